@@ -1,0 +1,67 @@
+"""thoughtlens: find unsafe intent inside the thought of a multimodal reasoning model, and steer its refusals back.
+
+Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .experiments.benchmarks import prompts
+    from .hooks.capture import capture
+    from .hooks.generate import generate
+    from .hooks.model import load
+    from .hooks.records import Prompt, Transcript
+    from .hooks.select import Select
+    from .hooks.steer import steer
+    from .hooks.store import open_store
+    from .hooks.vector import Vector
+    from .probes.fit import fit_probes
+    from .probes.vectors import steering_vector
+    from .viz.report import report
+
+_HOME = {
+    "Prompt": ".hooks.records",
+    "Select": ".hooks.select",
+    "Transcript": ".hooks.records",
+    "Vector": ".hooks.vector",
+    "capture": ".hooks.capture",
+    "fit_probes": ".probes.fit",
+    "generate": ".hooks.generate",
+    "load": ".hooks.model",
+    "open_store": ".hooks.store",
+    "prompts": ".experiments.benchmarks",
+    "report": ".viz.report",
+    "steer": ".hooks.steer",
+    "steering_vector": ".probes.vectors",
+}
+
+__all__ = [
+    "Prompt",
+    "Select",
+    "Transcript",
+    "Vector",
+    "capture",
+    "fit_probes",
+    "generate",
+    "load",
+    "open_store",
+    "prompts",
+    "report",
+    "steer",
+    "steering_vector",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"thoughtlens has no {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
