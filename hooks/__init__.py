@@ -1,0 +1,77 @@
+"""A running model: what its tokens are, where its layers are, reading and changing its hidden states."""
+
+from .artifact import load_artifact, save_artifact
+from .capture import capture
+from .dialects import DIALECTS, Dialect, Markers, Split, Stream, bind, split
+from .encode import Batch, encode, kinds_of
+from .families import FAMILIES, Family, family_of
+from .frame import Frame, token_kinds
+from .gates import Always, AtSteps, FirstTokens, ProbeGate
+from .generate import forced, generate
+from .kinds import KINDS, Kind
+from .model import LensModel, load, wrap
+from .reading import reading
+from .records import Prompt, Transcript, read_prompts, read_transcripts, write_prompts, write_transcripts
+from .select import POOLS, Pool, Select
+from .sites import NAMES, Site, expand, parse_site
+from .spans import SPANS, Span, is_span, parse_span, resolve, streamable
+from .steer import Steering, steer
+from .store import Store, open_store
+from .vector import Vector
+
+__all__ = [
+    "DIALECTS",
+    "FAMILIES",
+    "KINDS",
+    "NAMES",
+    "POOLS",
+    "SPANS",
+    "Always",
+    "AtSteps",
+    "Batch",
+    "Dialect",
+    "Family",
+    "FirstTokens",
+    "Frame",
+    "Kind",
+    "LensModel",
+    "Markers",
+    "Pool",
+    "ProbeGate",
+    "Prompt",
+    "Select",
+    "Site",
+    "Span",
+    "Split",
+    "Steering",
+    "Store",
+    "Stream",
+    "Transcript",
+    "Vector",
+    "bind",
+    "capture",
+    "encode",
+    "expand",
+    "family_of",
+    "forced",
+    "generate",
+    "is_span",
+    "kinds_of",
+    "load",
+    "load_artifact",
+    "open_store",
+    "parse_site",
+    "parse_span",
+    "read_prompts",
+    "read_transcripts",
+    "reading",
+    "resolve",
+    "save_artifact",
+    "split",
+    "steer",
+    "streamable",
+    "token_kinds",
+    "wrap",
+    "write_prompts",
+    "write_transcripts",
+]

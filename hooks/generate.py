@@ -1,0 +1,204 @@
+"""Generation in batches, steered or not, and the same tokens once more in a single forward.
+
+    generate   prompt [+ replayed output] -> new tokens, greedy by default, one forward per token with a KV cache
+    forced     prompt + output -> the logits each output token was written from, one forward without a cache
+
+Both run under the steering that is active on the model. What forced() computes for a transcript that was generated under a steering is what
+generation computed: the same tokens are steered, and the logits agree to rounding.
+Shapes: `o` output tokens, `v` vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from transformers import GenerationConfig
+
+from .dialects import split
+from .encode import Batch, Side, encode
+from .records import Prompt, Transcript
+
+if TYPE_CHECKING:
+    from .model import LensModel
+
+
+@torch.no_grad()
+def generate(
+    lens: LensModel,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    condition: str | None = None,
+    progress: bool = True,
+    temperature: float | None = None,
+) -> list[Transcript]:
+    """Let the model write an output for each prompt; transcripts come in the order of the prompts.
+
+    max_new_tokens   limit on new tokens, a replayed prefix not counted
+    prefixes         per prompt output ids already written, replayed before going on (a fixed thought, say); part of the transcript's output
+    condition        name of the run in tables; left out, "unsteered" or what is steered
+    temperature      None is greedy; else sampling from the whole distribution (torch.manual_seed makes it repeatable)
+
+    Plain greedy or sampled decoding whatever the checkpoint's generation config says: no penalties, no top-k. That config is not changed.
+    The image placeholder is never written, since no model can be run over it again.
+    Raises ValueError for a prefix that has already ended, a config that asks for beams, and prompts the model cannot take (see encode).
+    """
+    given = [()] * len(prompts) if prefixes is None else [tuple(prefix) for prefix in prefixes]
+    if lens.steering is not None:
+        lens.steering.check_rows(len(prompts))
+    config = _config(lens, prompts, given, max_new_tokens, batch_size, temperature)
+    if condition is None:
+        condition = "unsteered" if lens.steering is None else _condition(lens)
+    written: dict[int, Transcript] = {}
+    with _bar(progress) as bar:
+        task = bar.add_task(f"generate {lens.name}", total=len(prompts))
+        for chosen in _by_length(lens, prompts, given, batch_size):
+            batch = encode(lens, [prompts[i] for i in chosen], prefixes=[given[i] for i in chosen])
+            outputs, fired = _run(lens, batch, chosen, config)
+            for row, (i, output) in enumerate(zip(chosen, outputs, strict=True)):
+                prompt_ids = batch.ids[row][: int(batch.prompt_lengths[row])]
+                written[i] = _transcript(lens, prompts[i], condition, prompt_ids, (*given[i], *output), fired[row])
+            bar.advance(task, len(chosen))
+    return [written[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def forced(lens: LensModel, transcripts: Sequence[Transcript], *, batch_size: int = 32, side: Side = "left") -> list[Float[Tensor, "o v"]]:
+    """Logits from which each output token would be written, the tokens before it being those of the transcript; under the active steering.
+
+    One forward per batch, no cache. Spans that are only known once the output is whole (thought[-8:], thought@0.5) can be steered here.
+    The last token is not run, as in generation. ValueError where this model's template does not give the transcript's prompt ids.
+    """
+    if lens.steering is not None:
+        lens.steering.check_rows(len(transcripts))
+    found: dict[int, Tensor] = {}
+    for chosen in _by_length(lens, [t.prompt for t in transcripts], [t.output_ids for t in transcripts], batch_size):
+        some = [transcripts[i] for i in chosen]
+        if silent := [t.id for t in some if not t.output_ids]:
+            raise ValueError(f"the transcript of {silent[0]!r} has no output to force. Leave it out.")
+        batch = encode(lens, [t.prompt for t in some], prefixes=[t.output_ids[:-1] for t in some], side=side)
+        lengths = batch.prompt_lengths.tolist()
+        if strange := [t.id for t, ids, n in zip(some, batch.ids, lengths, strict=True) if tuple(ids[:n]) != t.prompt_ids]:
+            raise ValueError(
+                f"{lens.name} renders the prompt {strange[0]!r} to other token ids than the transcript holds. "
+                "Use the model, template and pictures it was made with."
+            )
+        steering = lens.steering
+        if steering is not None:
+            steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen), whole=[[*t.prompt_ids, *t.output_ids] for t in some])
+        try:
+            starts = (batch.offsets + batch.prompt_lengths - 1).tolist()
+            kept = torch.arange(min(starts), batch.inputs["input_ids"].shape[1], device=lens.device)
+            logits = lens.model(**batch.inputs, use_cache=False, logits_to_keep=kept).logits
+        finally:
+            if steering is not None:
+                steering.expect(None)
+        for row, (i, start) in enumerate(zip(chosen, starts, strict=True)):
+            begin = start - min(starts)
+            found[i] = logits[row, begin : begin + len(transcripts[i].output_ids)].clone()
+    return [found[i] for i in range(len(transcripts))]
+
+
+def _config(
+    lens: LensModel,
+    prompts: Sequence[Prompt],
+    prefixes: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float | None,
+) -> GenerationConfig:
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens} and batch_size={batch_size} must be at least 1")
+    if len(prefixes) != len(prompts):
+        raise ValueError(f"{len(prefixes)} prefixes for {len(prompts)} prompts; give one for each, empty where nothing is replayed")
+    if ended := [prompt.id for prompt, prefix in zip(prompts, prefixes, strict=True) if set(prefix) & set(lens.markers.eos_ids)]:
+        raise ValueError(f"the prefix of {ended[0]!r} holds the end token: that output has ended. Cut the prefix before it.")
+    if (lens.model.generation_config.num_beams or 1) > 1:
+        raise ValueError(
+            f"the generation config of {lens.name} asks for {lens.model.generation_config.num_beams} beams, whose rows change places while "
+            "they are written. Set lens.model.generation_config.num_beams = 1."
+        )
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature={temperature} is no temperature; leave it out for greedy decoding")
+    sampling = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=max_new_tokens,
+        num_beams=1,
+        suppress_tokens=[lens.frame.image_token_id],
+        num_return_sequences=1,
+        repetition_penalty=1.0,
+        use_cache=True,
+        eos_token_id=list(lens.markers.eos_ids),
+        pad_token_id=lens.pad_id,
+        **sampling,
+    )
+
+
+def _by_length(lens: LensModel, prompts: Sequence[Prompt], prefixes: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Batches of indices in which rows need little padding: as many pictures each, and about as many tokens."""
+    texts = lens.tokenizer([prompt.text for prompt in prompts], add_special_tokens=False)["input_ids"] if prompts else []
+    sizes = [(len(prompt.images), len(text) + len(prefix)) for prompt, text, prefix in zip(prompts, texts, prefixes, strict=True)]
+    order = sorted(range(len(prompts)), key=lambda i: (sizes[i], i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _run(lens: LensModel, batch: Batch, chosen: Sequence[int], config: GenerationConfig) -> tuple[list[list[int]], list[int]]:
+    """New tokens of each row, through the end token if it came, and how many tokens were steered."""
+    steering = lens.steering
+    if steering is not None:
+        steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen))
+    try:
+        ids = lens.model.generate(**batch.inputs, generation_config=config)  # type: ignore[operator]
+    finally:
+        if steering is not None:
+            steering.expect(None)
+    ends = set(lens.markers.eos_ids)
+    rows = [
+        row[: next((n for n, token in enumerate(row, 1) if token in ends), len(row))]
+        for row in ids[:, batch.inputs["input_ids"].shape[1] :].tolist()
+    ]
+    return rows, [0] * len(rows) if steering is None else steering.fired.tolist()
+
+
+def _transcript(
+    lens: LensModel, prompt: Prompt, condition: str, prompt_ids: Sequence[int], output_ids: tuple[int, ...], fired: int
+) -> Transcript:
+    ended = output_ids[-1] in lens.markers.eos_ids
+    parts = split(output_ids, lens.markers, lens.opened)
+
+    def text(start: int, stop: int) -> str:
+        return str(lens.tokenizer.decode(output_ids[start:stop], skip_special_tokens=False))
+
+    return Transcript(
+        prompt=prompt,
+        model=lens.name,
+        condition=condition,
+        prompt_ids=tuple(prompt_ids),
+        output_ids=output_ids,
+        text=text(0, len(output_ids) - ended),
+        ended=ended,
+        status=parts.status,
+        thought=text(*parts.thought).strip(),
+        answer=text(*parts.answer).strip(),
+        fired=fired,
+    )
+
+
+def _condition(lens: LensModel) -> str:
+    assert lens.steering is not None
+    about = lens.steering.report()
+    strength = about["strength"] if isinstance(about["strength"], float) else "per row"
+    return f"{about['vector']} {about['operator']} {strength} at {','.join(about['sites'])}, {','.join(about['spans'])}, {about['gate']}"
+
+
+def _bar(shown: bool) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=not shown)

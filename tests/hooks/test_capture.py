@@ -1,0 +1,252 @@
+"""Capture reads what plain transformers hooks read, bit for bit, whatever the batch and the padding; and is never silent."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from thoughtlens.hooks import LensModel, Prompt, Select, Transcript, capture, encode, expand, kinds_of, load, resolve
+from thoughtlens.hooks.reading import read, reading
+from thoughtlens.hooks.sites import NAMES
+from tiny import tiny_folder, tiny_lens, tiny_prompts, tiny_transcripts
+from torch import Tensor
+
+LENSES = ("words", "pieces")
+STATUSES = ("closed", "unclosed", "absent", "multiple")
+
+
+def by_hand(lens: LensModel, inputs: Any) -> dict[str, Tensor]:
+    """Every site of one forward, with register_forward_hook and no code of ours."""
+    found: dict[str, Tensor] = {}
+    handles = []
+    for i, layer in enumerate(lens.model.model.language_model.layers):
+
+        def keep(name: str, i: int = i, part: Any = None) -> Any:
+            return lambda module, args, output=None: found.__setitem__(
+                f"{name}.{i}", (args[0] if output is None else output if part is None else output[part]).clone()
+            )
+
+        handles += [
+            layer.register_forward_pre_hook(keep("resid_pre")),
+            layer.register_forward_hook(keep("resid_post")),
+            layer.self_attn.register_forward_hook(keep("attn_out", part=0)),
+            layer.mlp.register_forward_hook(keep("mlp_out")),
+            layer.self_attn.o_proj.register_forward_pre_hook(keep("head_out")),
+        ]
+    with torch.no_grad():
+        found["end"] = lens.model.model(**inputs, use_cache=False).last_hidden_state
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("kind", LENSES)
+@pytest.mark.parametrize("name", NAMES)
+def test_capture_equals_plain_transformers(kind: str, name: str, tmp_path: Path) -> None:
+    lens = tiny_lens(kind)
+    transcripts = tiny_transcripts(lens, tiny_prompts(4, images=(0, 1, 2)), statuses=STATUSES)
+    store = capture(lens, transcripts, Select(name, "all", "every"), into=tmp_path / "s", batch_size=1, progress=False)
+    for transcript in transcripts:
+        theirs = by_hand(lens, encode(lens, [transcript.prompt], prefixes=[transcript.output_ids]).inputs)
+        ours, index = store.rows({"prompt_id": transcript.id})
+        assert index["start"].tolist() == list(range(len(transcript.prompt_ids + transcript.output_ids)))
+        for i, site in enumerate(store.sites):
+            assert torch.equal(ours[:, i], theirs[site][0])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
+def test_a_padded_batch_equals_hooks_by_hand_and_pooling_by_hand(side: str, pool: Any) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(5), statuses=("closed", "unclosed"))
+    batch = encode(lens, [t.prompt for t in transcripts], prefixes=[t.output_ids for t in transcripts], side=side)
+    kinds, width = kinds_of(lens, batch), batch.inputs["input_ids"].shape[1]
+    runs = [resolve("thought", kinds[row], batch.inputs["input_ids"][row], lens.markers) for row in range(5)]
+    sites = expand(["resid_post", "resid_pre.1"], 3)
+    ours = read(
+        lens, batch, sites, torch.cat([row * width + run for row, run in enumerate(runs)]), torch.tensor([len(run) for run in runs]), pool
+    )
+    theirs = by_hand(lens, batch.inputs)
+    for i, site in enumerate(sites):
+        for row, run in enumerate(runs):
+            tokens = theirs[str(site)][row, run]
+            expected = {"mean": tokens.double().mean(0).float(), "max": tokens.amax(0), "first": tokens[0], "last": tokens[-1]}[pool]
+            torch.testing.assert_close(ours[row, i], expected, atol=1e-6 if pool == "mean" else 0, rtol=1e-6 if pool == "mean" else 0)
+
+
+def test_a_batch_equals_its_transcripts_one_by_one(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(7, images=(0, 1, 2), systems=(None, "you are safe .")), statuses=STATUSES)
+    where = Select(["resid_post", "attn_out.1"], ["last_prompt", "thought", "image", "answer_first", "thought@0.5", "step_end[-1]"])
+    alone = capture(lens, transcripts, where, into=tmp_path / "one", batch_size=1, progress=False)
+    together = capture(lens, transcripts, where, into=tmp_path / "many", batch_size=4, progress=False)
+    keys = ["prompt_id", "span", "start", "stop", "n_tokens", "ids_sha"]
+    assert alone.index[keys].equals(together.index[keys])
+    torch.testing.assert_close(alone.rows()[0], together.rows()[0], atol=2e-5, rtol=1e-5)
+
+
+def test_the_last_layer_is_read_before_the_final_norm_and_sites_are_separate(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(2))
+    store = capture(
+        lens, transcripts, Select(["resid_pre", "resid_post"], "last_prompt"), into=tmp_path / "s", batch_size=1, progress=False
+    )
+    for transcript in transcripts:
+        end = by_hand(lens, encode(lens, [transcript.prompt], prefixes=[transcript.output_ids]).inputs)["end"][
+            0, len(transcript.prompt_ids) - 1
+        ]
+        last = store.rows({"prompt_id": transcript.id}, sites=["resid_post.2"])[0][0, 0]
+        assert not torch.allclose(last, end)
+        torch.testing.assert_close(lens.model.model.language_model.norm(last).detach(), end)
+    pre, post = (store.rows(sites=[f"{name}.1"])[0] for name in ("resid_pre", "resid_post"))
+    assert not torch.equal(pre, post) and torch.equal(pre, store.rows(sites=["resid_post.0"])[0])
+
+
+def test_resid_pre_is_read_by_itself_not_inferred(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    handle = lens.layers[1].register_forward_pre_hook(lambda _, args: (args[0] + 1, *args[1:]))  # as DeepStack adds features between layers
+    try:
+        store = capture(
+            lens,
+            tiny_transcripts(lens, tiny_prompts(2)),
+            Select(["resid_pre.1", "resid_post.0"], "all", "every"),
+            into=tmp_path / "s",
+            progress=False,
+        )
+    finally:
+        handle.remove()
+    pre, post = store.rows()[0].unbind(1)
+    assert torch.equal(pre, post + 1)
+
+
+def test_a_half_precision_model_is_pooled_in_float32(tmp_path: Path) -> None:
+    lens = load(tiny_folder("words"), dtype=torch.bfloat16)
+    transcript = tiny_transcripts(lens, tiny_prompts(1))[0]
+    tokens = by_hand(lens, encode(lens, [transcript.prompt], prefixes=[transcript.output_ids]).inputs)["resid_post.2"][0]
+    mean = capture(lens, [transcript], Select("resid_post.2", "all"), into=tmp_path / "s", progress=False).rows()[0][0, 0]
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, tokens.double().mean(0).float(), atol=1e-6, rtol=1e-5)
+
+
+def test_spans_cover_the_tokens_they_name(tmp_path: Path) -> None:
+    lens = tiny_lens("pieces")
+    transcripts = tiny_transcripts(lens, tiny_prompts(4, images=(0, 1)), statuses=("closed", "unclosed"))
+    spans = ["last_prompt", "thought", "thought_last", "step[0]", "instruction", "image"]
+    index = capture(lens, transcripts, Select("resid_post.0", spans), into=tmp_path / "s", progress=False).index
+    for row in index.itertuples():
+        transcript = next(t for t in transcripts if t.id == row.prompt_id)
+        ids = transcript.prompt_ids + transcript.output_ids
+        text = lens.tokenizer.decode(ids[row.start : row.stop])
+        if row.span == "thought":
+            assert text == transcript.thought
+        elif row.span == "instruction":
+            assert text == transcript.prompt.text
+        elif row.span == "last_prompt":
+            assert (row.start, row.stop) == (len(transcript.prompt_ids) - 1, len(transcript.prompt_ids))
+        elif row.span == "thought_last":
+            assert ">" in text and transcript.status == "closed"
+        elif row.span == "image":
+            assert set(text.split("<|image_pad|>")) == {""} and row.n_tokens == row.stop - row.start
+        else:
+            assert transcript.thought.startswith(text) and text.endswith(".")
+    assert set(index[index["span"] == "image"]["prompt_id"]) == {"p1", "p3"}
+    assert set(index[index["span"] == "thought_last"]["prompt_id"]) == {"p0", "p2"}
+
+
+def test_index_carries_the_prompt_and_the_labels_in_the_order_given(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(6), statuses=("closed",))
+    labels = {t.id: {"refused": i % 2 == 0, "score": i / 2} for i, t in enumerate(transcripts)}
+    index = capture(
+        lens,
+        transcripts,
+        Select("resid_post.1", ["thought", "last_prompt"]),
+        into=tmp_path / "s",
+        batch_size=2,
+        labels=labels,
+        progress=False,
+    ).index
+    assert index["prompt_id"].tolist() == [t.id for t in transcripts for _ in range(2)]
+    assert index["span"].tolist() == ["thought", "last_prompt"] * 6
+    assert index["harmful"].tolist() == [bool(t.prompt.harmful) for t in transcripts for _ in range(2)]
+    assert index["group"].tolist() == [t.prompt.group for t in transcripts for _ in range(2)]
+    assert index["refused"].tolist() == [labels[i]["refused"] for i in index["prompt_id"]]
+    assert index["score"].tolist() == [labels[i]["score"] for i in index["prompt_id"]]
+
+
+def test_an_unlabelled_prompt_stays_unlabelled_and_is_its_own_group(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    index = capture(
+        lens, tiny_transcripts(lens, [Prompt("x", "open it")]), Select("resid_post.1", "thought"), into=tmp_path / "s", progress=False
+    ).index
+    assert index["harmful"].isna().all() and index["group"].tolist() == ["x"]
+
+
+def test_a_span_empty_everywhere_names_the_fix(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(3, images=(0,)), statuses=("absent",))
+    with pytest.raises(
+        ValueError,
+        match=r'span "thought_last" is empty in 3 of 3 transcripts \(dialect "think", split status: absent 3\).*pass allow_empty',
+    ):
+        capture(lens, transcripts, Select("resid_post", ["last_prompt", "thought_last"]), into=tmp_path / "s", progress=False)
+    with pytest.raises(ValueError, match='span "image" is empty in 3 of 3'):
+        capture(lens, transcripts, Select("resid_post", "image"), into=tmp_path / "s", progress=False, allow_empty=True)
+    assert not (tmp_path / "s").exists()
+    index = capture(
+        lens, transcripts, Select("resid_post", ["last_prompt", "image"]), into=tmp_path / "s", progress=False, allow_empty=True
+    ).index
+    assert index["span"].tolist() == ["last_prompt"] * 3
+
+
+def test_a_span_empty_in_some_is_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(4), statuses=("closed", "absent"))
+    with caplog.at_level(logging.WARNING):
+        capture(lens, transcripts, Select("resid_post.0", "thought"), into=tmp_path / "s", progress=False)
+    assert 'span "thought" is empty in 2 of 4 transcripts' in caplog.text
+
+
+def test_what_cannot_be_read_is_refused_before_the_folder_is_touched(tmp_path: Path) -> None:
+    lens, into = tiny_lens("words"), tmp_path / "s"
+    transcripts = tiny_transcripts(lens, tiny_prompts(2))
+    where = Select("resid_post", "thought")
+    cases: list[tuple[Any, str]] = [
+        (lambda: capture(lens, transcripts, Select("resid_post.3", "thought"), into=into), "out of range: this model has layers 0 to 2"),
+        (lambda: capture(lens, [], where, into=into), "no transcript to read"),
+        (lambda: capture(lens, transcripts * 2, where, into=into), "2 transcripts occur twice, first prompt 'p0'"),
+        (lambda: capture(lens, [Transcript(transcripts[0].prompt, "m")], where, into=into), "carry no prompt_ids, first 'p0'"),
+        (lambda: capture(lens, transcripts, where, into=into, labels={"p0": {}}), "do not cover 1 of 2 transcripts, first prompt 'p1'"),
+        (
+            lambda: capture(lens, transcripts, where, into=into, labels={t.id: {"span": 1} for t in transcripts}),
+            "labels use the column 'span'",
+        ),
+        (lambda: capture(replace(lens, steering=object()), transcripts, where, into=into), "steering is active. Leave the `with steer"),
+        (lambda: capture(tiny_lens("pieces"), transcripts, where, into=into), "were not written by this model's chat template"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not into.exists()
+
+
+def test_transcripts_of_another_prompt_text_are_refused(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcript = tiny_transcripts(lens, [Prompt("a", "open the box")])[0]
+    other = Transcript(Prompt("a", "open the lock"), "tiny", prompt_ids=transcript.prompt_ids, output_ids=transcript.output_ids)
+    with pytest.raises(ValueError, match="transcript 'a' was written by 'tiny' from other prompt tokens"):
+        capture(lens, [other], Select("resid_post", "last_prompt"), into=tmp_path / "s", progress=False)
+
+
+def test_hooks_are_gone_after_an_error_and_the_callers_own_stay() -> None:
+    lens = tiny_lens("words")
+    mine = lens.layers[0].register_forward_hook(lambda *_: None)
+    try:
+        with pytest.raises(KeyboardInterrupt), reading(lens, expand(NAMES, 3), lambda *_: None):
+            raise KeyboardInterrupt
+        left = [hook for module in lens.model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
+        assert left == [mine.id]
+    finally:
+        mine.remove()

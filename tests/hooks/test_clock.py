@@ -1,0 +1,192 @@
+"""The clock: what it says while tokens arrive is what spans.resolve says of the finished sequence."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+import torch
+from replay import begin, replay
+from thoughtlens.hooks.clock import Clock, on_time
+from thoughtlens.hooks.dialects import Stream
+from thoughtlens.hooks.encode import encode
+from thoughtlens.hooks.frame import token_kinds
+from thoughtlens.hooks.kinds import Kind
+from thoughtlens.hooks.model import LensModel
+from thoughtlens.hooks.records import Transcript
+from thoughtlens.hooks.spans import resolve
+from thoughtlens.hooks.writing import Writing
+from tiny import tiny_lens, tiny_prompts, tiny_transcripts
+from transformers import DynamicCache
+
+SPANS = (
+    *("last_prompt", "thought", "thought_first", "thought_last", "answer_first", "answer", "all"),
+    *("prompt", "image", "instruction", "template"),
+    *("step_end[0]", "step_end[1]", "step[0]", "step[1]", "thought[:3]", "thought[2:5]", "thought[1:]", "answer[:2]", "all[3:9]", "marker"),
+    *("prompt[-2:]", "prompt[:-3]", "image[-1:]", "instruction@0.5", "image@1.0"),
+)
+
+
+def streamed(
+    lens: LensModel, transcripts: list[Transcript], written: int, side: str, spans: tuple[str, ...] = SPANS
+) -> list[dict[str, list[int]]]:
+    """Positions of each span in each row: a prefill of the prompt and `written` output tokens, then one token after another."""
+    batch = begin(lens, transcripts, written, side)
+    found: list[dict[str, list[int]]] = [{span: [] for span in spans} for _ in transcripts]
+    clock = Clock(lens, spans)
+    clock.expect(batch.prompt_lengths)
+
+    def look(*_: object) -> None:
+        for span in spans:
+            for row, column in clock.mask(span).nonzero().tolist():
+                found[row][span].append(int(clock.now.position[row, column]))
+
+    handles = [clock.attach(), lens.inner.register_forward_pre_hook(look)]
+    try:
+        replay(lens, transcripts, batch, written)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def resolved(lens: LensModel, transcript: Transcript, span: str) -> list[int]:
+    """The same from the finished sequence, without the end token."""
+    ids, length = [*transcript.prompt_ids, *transcript.output_ids], len(transcript.prompt_ids)
+    kinds = token_kinds(ids, length, lens.frame, lens.markers)
+    positions: list[int] = resolve(span, kinds, ids, lens.markers, prompt_end=length).tolist()
+    return [p for p in positions if not (p >= length and ids[p] in lens.markers.eos_ids)]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("written", [0, 4])
+def test_spans_of_arriving_tokens_are_those_of_the_whole(side: str, written: int) -> None:
+    lens = tiny_lens()
+    prompts = tiny_prompts(5, images=(0, 1, 2, 0, 0), seed=3)
+    transcripts = tiny_transcripts(lens, prompts, statuses=("closed", "absent", "closed", "multiple", "closed"), seed=written)
+    found = streamed(lens, transcripts, written, side)
+    for transcript, spans in zip(transcripts, found, strict=True):
+        for span in SPANS:
+            assert spans[span] == resolved(lens, transcript, span), (transcript.id, transcript.status, span)
+    assert all(any(spans[span] for spans in found) for span in SPANS)  # nothing agreed by being empty everywhere
+
+
+def test_a_row_that_has_ended_is_in_no_span() -> None:
+    lens = tiny_lens()
+    transcripts = tiny_transcripts(lens, tiny_prompts(2), statuses=("absent", "multiple"))
+    short, long = (len(t.prompt_ids) + len(t.output_ids) for t in transcripts)
+    assert short < long
+    rows = streamed(lens, transcripts, 0, "left", ("all", "answer"))
+    assert rows[0]["all"] == list(range(short - 1))  # the end token, and the padding after it, are not there
+    assert rows[0]["answer"] == list(range(len(transcripts[0].prompt_ids), short - 1))
+
+
+def test_an_open_thought_holds_what_was_written_so_far() -> None:
+    lens = tiny_lens()
+    (transcript,) = tiny_transcripts(lens, tiny_prompts(1), statuses=("unclosed",))
+    (spans,) = streamed(lens, [transcript], 0, "left", ("thought", "thought_last", "answer"))
+    assert spans["thought"] == resolved(lens, transcript, "thought")[:-1] != []  # the last token of all is written, and never run
+    assert spans["thought_last"] == spans["answer"] == []
+
+
+@pytest.mark.parametrize("kind", ["words", "pieces", "overlapping"])
+@pytest.mark.parametrize("opened", [False, True])
+def test_writing_says_what_the_stream_says(kind: str, opened: bool) -> None:
+    lens, chance, rows, length = tiny_lens("pieces" if kind == "pieces" else "words"), random.Random(7), 40, 30
+    markers = lens.markers
+    if kind == "overlapping":  # the last token of one marker can be taken for the first of the next
+        markers = dataclasses.replace(markers, opens=((20, 21), (21,)), closes=((21, 20), (20, 20, 22)))
+    pieces = [[i] for i in range(20, 40)] + [list(s) for s in (*markers.opens, *markers.closes)] * 3 + [[markers.eos_ids[0]]]
+    sequences = [[token for _ in range(length) for token in chance.choice(pieces)][:length] for _ in range(rows)]
+    ids = torch.tensor(sequences)
+    begins = torch.tensor([chance.randrange(6) for _ in range(rows)])
+    active = torch.arange(length) >= begins[:, None]
+    stream = Stream(markers, rows, opened)
+    expected = torch.stack([stream.step(ids[:, n], active[:, n]) for n in range(length)], 1)
+    writing = Writing(markers, opened, 1000, torch.device("cpu"))
+    writing.begin(rows)
+    kinds, closing, ended = writing.read(ids[:, :12], active[:, :12], all_rows=False)
+    for n in range(12, length):
+        more = writing.read(ids[:, n : n + 1], active[:, n : n + 1], all_rows=True)
+        kinds, closing, ended = (torch.cat([old, new], 1) for old, new in zip((kinds, closing, ended), more, strict=True))
+    assert torch.equal(kinds, expected.long())
+    assert torch.equal(ended, (torch.isin(ids, torch.tensor(markers.eos_ids)) & active).cumsum(1) > 0)
+    assert closing.sum(1).max() == 1 and (kinds[closing] == Kind.MARKER).all()
+
+
+@pytest.mark.parametrize("span", ["thought[-8:]", "thought@0.5", "step_end[-1]", "answer[:-1]"])
+def test_a_span_known_only_at_the_end_is_refused_while_tokens_arrive(span: str) -> None:
+    lens = tiny_lens()
+    assert not on_time(span)
+    with pytest.raises(ValueError, match=r"only known once the output is whole.*thought\[:16\].*forced"):
+        streamed(lens, tiny_transcripts(lens, tiny_prompts(1)), 0, "left", (span,))
+
+
+def run(lens: LensModel, **inputs: object) -> Clock:
+    clock = Clock(lens, ["all"])
+    handle = clock.attach()
+    try:
+        lens.model(**inputs)
+        for _ in range(2):
+            lens.model.generate(**inputs, max_new_tokens=2)
+    finally:
+        handle.remove()
+    return clock
+
+
+def test_a_cache_filled_before_is_refused() -> None:
+    lens = tiny_lens()
+    cache = DynamicCache(config=lens.model.config.get_text_config())
+    lens.model(input_ids=torch.tensor([[8, 9, 10]]), past_key_values=cache, use_cache=True)
+    with pytest.raises(ValueError, match="the cache holds 3 tokens .* has followed 0.*Begin with an empty cache"):
+        run(lens, input_ids=torch.tensor([[11]]), past_key_values=cache)
+
+
+def test_a_cache_cut_or_reordered_under_way_is_refused() -> None:
+    lens = tiny_lens()
+    clock = Clock(lens, ["all"])
+    handle = clock.attach()
+    try:
+        for change in (lambda cache: cache.crop(-1), lambda cache: cache.batch_select_indices(torch.tensor([0]))):
+            cache = DynamicCache(config=lens.model.config.get_text_config())
+            lens.model(input_ids=torch.tensor([[8, 9, 10], [8, 9, 11]]), past_key_values=cache, use_cache=True)
+            change(cache)
+            rows = cache.layers[0].keys.shape[0]
+            with pytest.raises(ValueError, match="cropped or reordered"):
+                lens.model(input_ids=torch.full((rows, 1), 12), past_key_values=cache, use_cache=True)
+    finally:
+        handle.remove()
+
+
+def test_embeddings_without_ids_are_refused() -> None:
+    lens = tiny_lens()
+    with pytest.raises(ValueError, match="Pass input_ids"):
+        run(lens, inputs_embeds=torch.zeros(1, 3, lens.width))
+
+
+def test_generation_without_a_cache_is_refused() -> None:
+    with pytest.raises(ValueError, match="use_cache=True"):
+        run(tiny_lens(), input_ids=torch.tensor([[8, 9, 10]]), use_cache=False)
+
+
+def test_a_prompt_in_pieces_is_refused() -> None:
+    with pytest.raises(ValueError, match="prefill_chunk_size"):
+        run(tiny_lens(), input_ids=torch.tensor([[8, 9, 10, 11]]), prefill_chunk_size=2)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_static_cache_tells_the_padding_too(side: str) -> None:
+    lens = tiny_lens()
+    batch = encode(lens, tiny_prompts(3, images=(0,)), side=side)
+    clock = Clock(lens, ["last_prompt"])
+    seen = []
+    handles = [clock.attach(), lens.inner.register_forward_pre_hook(lambda *_: seen.append(clock.mask("last_prompt")))]
+    try:
+        lens.model.generate(**batch.inputs, max_new_tokens=3, cache_implementation="static")
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert [mask.shape[1] for mask in seen] == [batch.inputs["input_ids"].shape[1], 1, 1]
+    assert seen[0].nonzero().tolist() == [[row, int(at)] for row, at in enumerate(batch.offsets + batch.lengths - 1)]
+    assert not seen[1].any()

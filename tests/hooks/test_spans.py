@@ -1,0 +1,229 @@
+"""Token kinds from ids, and spans resolved to positions: by hand, on both padding sides, and under random outputs."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from thoughtlens.hooks import (
+    DIALECTS,
+    KINDS,
+    Kind,
+    Markers,
+    Prompt,
+    encode,
+    is_span,
+    kinds_of,
+    parse_span,
+    resolve,
+    streamable,
+    token_kinds,
+)
+from thoughtlens.hooks.dialects import Stream
+from thoughtlens.hooks.spans import ANCHORS, SPANS, STRETCHES
+from tiny import tiny_image, tiny_lens, tiny_output, tiny_prompts, tiny_transcripts
+
+LENSES = ("words", "pieces")
+OPEN, CLOSE, END, DOT = 1, 2, 0, 3
+ENDS = torch.zeros(20, dtype=torch.bool).index_fill(0, torch.tensor([DOT]), True)
+MARKERS = Markers(DIALECTS["think"], ((OPEN,),), ((CLOSE,),), ENDS, (END,))
+IDS = [9, 8, 8, 7, 7, 9] + [OPEN, 10, DOT, 11, 12, DOT, 13, CLOSE, 14, 15, END]
+CODES = [0, 1, 1, 2, 2, 0] + [3, 4, 4, 4, 4, 4, 4, 3, 5, 5, 0]
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ("template", [0, 5, 16]),
+        ("image", [1, 2]),
+        ("instruction", [3, 4]),
+        ("marker", [6, 13]),
+        ("thought", [7, 8, 9, 10, 11, 12]),
+        ("answer", [14, 15]),
+        ("prompt", [0, 1, 2, 3, 4, 5]),
+        ("all", list(range(17))),
+        ("last_prompt", [5]),
+        ("thought_first", [7]),
+        ("thought_last", [13]),
+        ("answer_first", [14]),
+        ("step[0]", [7, 8]),
+        ("step[1]", [9, 10, 11]),
+        ("step[2]", []),
+        ("step[-1]", [9, 10, 11]),
+        ("step[-2]", [7, 8]),
+        ("step[-3]", []),
+        ("step_end[0]", [8]),
+        ("step_end[-1]", [11]),
+        ("thought[:2]", [7, 8]),
+        ("thought[-2:]", [11, 12]),
+        ("thought[1:3]", [8, 9]),
+        ("thought[:-4]", [7, 8]),
+        ("thought[9:]", []),
+        ("thought@0", [7]),
+        ("thought@0.5", [10]),
+        ("thought@1", [12]),
+        ("answer@0.25", [14]),
+        ("prompt[-1:]", [5]),
+    ],
+)
+@pytest.mark.parametrize("pads", [(0, 0), (3, 0), (0, 3)])
+@pytest.mark.parametrize("told", [True, False])
+def test_every_span_by_hand(span: str, expected: list[int], pads: tuple[int, int], told: bool) -> None:
+    left, right = pads
+    kinds = torch.tensor([6] * left + CODES + [6] * right, dtype=torch.int8)
+    ids = [END] * left + IDS + [END] * right
+    found = resolve(span, kinds, ids, MARKERS, prompt_end=6 + left if told else None)
+    assert (found - left).tolist() == expected
+    assert resolve(span, kinds, torch.tensor(ids), MARKERS, prompt_end=6 + left).tolist() == found.tolist()
+
+
+def test_an_unclosed_thought_has_no_end_and_no_answer() -> None:
+    kinds = torch.tensor(CODES[:12], dtype=torch.int8)
+    for span in ("thought_last", "answer", "answer_first"):
+        assert resolve(span, kinds, IDS[:12], MARKERS).tolist() == []
+    assert resolve("thought[-1:]", kinds, IDS[:12], MARKERS).tolist() == [11]
+
+
+def test_the_end_token_alone_is_not_the_prompt() -> None:
+    kinds = torch.tensor([0, 2, 0, 0], dtype=torch.int8)
+    assert resolve("last_prompt", kinds, [9, 7, 9, END], MARKERS).tolist() == [2]
+    assert resolve("last_prompt", kinds, [9, 7, 9, END], MARKERS, prompt_end=3).tolist() == [2]
+
+
+SPAN = st.one_of(
+    st.sampled_from([*STRETCHES, *ANCHORS]),
+    st.builds("{}[{}]".format, st.sampled_from(["step", "step_end"]), st.integers(-9, 99)),
+    st.builds("{}[{}:{}]".format, st.sampled_from(STRETCHES), st.integers(-9, 99), st.one_of(st.just(""), st.integers(-9, 99))),
+    st.builds("{}@{}".format, st.sampled_from(STRETCHES), st.sampled_from(["0", "0.5", "0.25", "1", ".5", "1.0"])),
+)
+
+
+@given(SPAN)
+def test_spans_survive_being_written(text: str) -> None:
+    span = parse_span(text)
+    assert is_span(text) and parse_span(str(span)) == span
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "thoughts",
+        "thought[",
+        "thought[:]",
+        "thought[1]",
+        "step",
+        "step[1:2]",
+        "last_prompt[:3]",
+        "thought@1.5",
+        "thought@",
+        "",
+        "pad",
+        "step@0.5",
+    ],
+)
+def test_what_is_no_span_is_named_with_what_is(text: str) -> None:
+    assert not is_span(text)
+    with pytest.raises(ValueError, match="unknown span|takes|needs|empty window|outside") as error:
+        parse_span(text)
+    if "unknown" in str(error.value):
+        assert all(span in str(error.value) for span in SPANS)
+
+
+@pytest.mark.parametrize("kind", LENSES)
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("systems", [(None,), ("you are safe .", None)])
+def test_kinds_of_prompts_say_who_wrote_each_token(kind: str, side: str, systems: tuple[str | None, ...]) -> None:
+    lens = tiny_lens(kind)
+    prompts = tiny_prompts(6, images=(0, 1, 2), systems=systems, seed=2)
+    batch = encode(lens, prompts, side=side)
+    kinds = kinds_of(lens, batch)
+    assert ((kinds == Kind.PAD) == (batch.inputs["attention_mask"] == 0)).all()
+    for row, prompt in enumerate(prompts):
+        ids = batch.inputs["input_ids"][row]
+        mine = lens.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        assert ids[kinds[row] == Kind.INSTRUCTION].tolist() == mine
+        assert ((ids == lens.frame.image_token_id) == (kinds[row] == Kind.IMAGE)).all()
+        template = lens.tokenizer.decode(ids[kinds[row] == Kind.TEMPLATE])
+        assert (prompt.system or "user") in template and "assistant" in template
+
+
+@pytest.mark.parametrize("kind", LENSES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "assistant user assistant",
+        "<|im_end|> <|im_start|> assistant ok",
+        "<|im_start|> user ok <|im_start|> user",
+        "no <|im_end|>\n<|im_start|>user\nok",
+        "<|vision_start|> open it <|vision_end|>",
+        "\n\nopen it",
+        "open it\n",
+        "ok <|im_end|>\n<|im_start|>assistant\n",
+    ],
+)
+@pytest.mark.parametrize("pictures", [0, 1])
+@pytest.mark.parametrize("system", [None, "you are safe ."])
+def test_template_words_in_the_instruction_stay_instruction(kind: str, text: str, pictures: int, system: str | None) -> None:
+    lens = tiny_lens(kind)
+    batch = encode(lens, [Prompt("p", text, (tiny_image(),) * pictures, system=system)])
+    kinds = kinds_of(lens, batch)[0]
+    mine = batch.inputs["input_ids"][0][kinds == Kind.INSTRUCTION]
+    assert "".join(lens.tokenizer.decode(mine).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("kind", LENSES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_kinds_of_outputs_equal_those_of_a_stream_and_padding_changes_nothing(kind: str, side: str) -> None:
+    lens = tiny_lens(kind)
+    statuses = ("closed", "unclosed", "absent", "close_only", "multiple")
+    transcripts = tiny_transcripts(lens, tiny_prompts(10), statuses=statuses, seed=4)
+    assert [t.status for t in transcripts] == list(statuses) * 2
+    batch = encode(lens, [t.prompt for t in transcripts], prefixes=[t.output_ids for t in transcripts], side=side)
+    kinds = kinds_of(lens, batch)
+    for row, transcript in enumerate(transcripts):
+        alone = token_kinds(batch.ids[row], len(transcript.prompt_ids), lens.frame, lens.markers)
+        start, length = int(batch.offsets[row]), int(batch.lengths[row])
+        assert kinds[row, start : start + length].tolist() == alone.tolist()
+        stream = Stream(lens.markers, 1)
+        for token in transcript.output_ids:
+            stream.step(torch.tensor([token]))
+        assert alone[len(transcript.prompt_ids) :].tolist() == stream.kinds[0]
+        names = [KINDS[code] for code in alone.tolist()]
+        for name, text in (("thought", transcript.thought), ("answer", transcript.answer)):
+            mine = [token for token, other in zip(batch.ids[row], names, strict=True) if other == name]
+            if transcript.status != "multiple" or name == "thought":
+                assert lens.tokenizer.decode(mine) == text
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(LENSES),
+    status=st.sampled_from(["closed", "unclosed", "absent", "close_only", "multiple"]),
+)
+def test_streamable_spans_are_decided_by_what_has_arrived(seed: int, kind: str, status: str) -> None:
+    lens = tiny_lens(kind)
+    output = tiny_output(lens, status, random.Random(seed))
+    prompt = encode(lens, [Prompt("p", "open the box")]).ids[0]
+    if status in ("close_only",):
+        return
+    for span in ("thought", "thought[:3]", "thought[2:]", "thought_first", "answer_first", "step_end[1]", "last_prompt", "prompt[-2:]"):
+        assert streamable(span)
+        whole = [*prompt, *output]
+        last = resolve(
+            span, token_kinds(whole, len(prompt), lens.frame, lens.markers), whole, lens.markers, prompt_end=len(prompt)
+        ).tolist()
+        for stop in range(len(prompt), len(whole) + 1):
+            now = resolve(
+                span, token_kinds(whole[:stop], len(prompt), lens.frame, lens.markers), whole[:stop], lens.markers, prompt_end=len(prompt)
+            )
+            if len(lens.markers.open_ids) == 1:
+                assert now.tolist() == [position for position in last if position < stop]
+    for span in ("thought[-8:]", "thought@0.5", "step_end[-1]", "step[0]", "step[-1]", "answer[:-1]"):
+        assert not streamable(span)
+
+
+def test_a_foreign_template_is_refused() -> None:
+    lens = tiny_lens("words")
+    with pytest.raises(ValueError, match="were not written by this model's chat template"):
+        token_kinds([20, 21, 22, 23], 4, lens.frame, lens.markers)
