@@ -1,0 +1,116 @@
+"""A probe: one direction with a bias, the place it reads, and what its scores were on data it was not fitted on.
+
+    readout(h) = w · h + b          in the model's own space, so h is taken as the model has it
+
+A threshold for a false positive rate is a quantile of the *dev* negatives; the rate reached on the *test* negatives is kept beside it,
+since the two differ: with n dev negatives a rate below 1/n cannot be told apart from 0.
+
+Shapes: weight [d], h [..., d] → readout [...].
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..hooks.artifact import load_artifact, save_artifact
+from ..hooks.gates import ProbeGate
+from ..hooks.spans import ANCHORS, parse_span, streamable
+
+logger = logging.getLogger(__name__)
+
+FACTS = ("bias", "site", "span", "pool", "kind", "label", "model")
+SCORES = ("dev_negative", "dev_positive", "test_negative", "test_positive")
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A calibrated direction.
+
+    weight   [d], bias: the readout, float32
+    site     where it reads, such as "resid_post.4"; span and pool: which tokens, and how they were reduced
+    kind     "logistic" or "mean_difference"
+    label    what a positive is, such as "harmful"
+    model    the checkpoint whose hidden states it was fitted on
+    scores   readouts of held-out rows: dev_negative, dev_positive, test_negative, test_positive, each [n], ascending
+    header   provenance, JSON-able
+    """
+
+    weight: Float[Tensor, " d"]
+    bias: float
+    site: str
+    span: str
+    pool: str
+    kind: str
+    label: str
+    model: str
+    scores: Mapping[str, Float[Tensor, " n"]]
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if missing := [name for name in SCORES if name not in self.scores]:
+            raise ValueError(f"a probe needs the scores {', '.join(SCORES)}; {missing[0]!r} is missing")
+
+    def readout(self, h: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+        """weight · h + bias, in float32 or wider. Higher means more like the label."""
+        if h.shape[-1] != len(self.weight):
+            width = len(self.weight)
+            raise ValueError(f"the probe at {self.site} reads width {width}, the hidden state has {h.shape[-1]}; use model {self.model!r}")
+        wide = h.to(torch.promote_types(h.dtype, self.weight.dtype))
+        return wide @ self.weight.to(wide) + self.bias
+
+    def threshold(self, fpr: float = 0.01) -> float:
+        """The lowest threshold that at most a share `fpr` of the dev negatives reads above."""
+        negatives = self.scores["dev_negative"]
+        if not 0 <= fpr < 1:
+            raise ValueError(f"a false positive rate lies in [0, 1), not {fpr}")
+        if 0 < fpr * len(negatives) < 1:
+            logger.warning("a false positive rate of %g cannot be set on %d dev negatives; taking their largest score", fpr, len(negatives))
+        return float(negatives[len(negatives) - 1 - int(fpr * len(negatives) + 1e-9)])
+
+    def achieved(self, fpr: float = 0.01) -> dict[str, float]:
+        """What the threshold for `fpr` does: its value, and on dev and test the false and true positive rates with their n."""
+        value = self.threshold(fpr)
+        report = {"threshold": value}
+        for side in ("dev", "test"):
+            for rate, name in (("fpr", "negative"), ("tpr", "positive")):
+                scores = self.scores[f"{side}_{name}"]
+                report |= {f"{side}_{rate}": float((scores > value).double().mean()), f"{side}_n_{name}": len(scores)}
+        return report
+
+    def gate(self, fpr: float = 0.01, *, span: str | None = None, latched: bool = True) -> ProbeGate:
+        """A gate that opens where the readout passes the threshold for `fpr`.
+
+        It reads at the probe's own span. A gate reads tokens one by one as they arrive, so a probe of a whole span pooled into one vector
+        has no threshold for it: ValueError, unless `span` says where to read all the same.
+        """
+        place = parse_span(self.span)
+        single = place.base in (*ANCHORS, "step_end") or place.fraction is not None or self.pool == "every"
+        if span is None and not (single and streamable(self.span)):
+            raise ValueError(
+                f"this probe reads the {self.pool} over {self.span!r}, a gate reads single tokens as they arrive, and the threshold was "
+                "not set on those. Take a probe at an anchor, such as sweep.pick(span='last_prompt'), or pass span= to read there anyway"
+            )
+        return ProbeGate(self.weight, self.bias, self.site, self.threshold(fpr), latched=latched, span=span or self.span)
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file with a JSON header; refuses to overwrite."""
+        facts = {name: getattr(self, name) for name in FACTS}
+        achieved = {str(fpr): self.achieved(fpr) for fpr in (0.01, 0.05)}
+        header = {"kind": "probe", "probe": facts, "achieved": achieved, "header": dict(self.header)}
+        save_artifact(path, {"weight": self.weight, **self.scores}, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what save() wrote."""
+        tensors, header = load_artifact(path)
+        if header.get("kind") != "probe":
+            raise ValueError(f"{path} holds a {header.get('kind')!r}, not a probe. Pass a file written by Probe.save().")
+        return cls(weight=tensors.pop("weight"), scores=tensors, header=header["header"], **header["probe"])
