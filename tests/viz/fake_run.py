@@ -1,0 +1,185 @@
+"""A run folder as the demo leaves it, with made-up numbers of the size the prototype found: for tests of viz, and to look at the page.
+
+python tests/viz/fake_run.py runs/fake        writes the folder; thoughtlens.viz.report(Path("runs/fake")) makes the page
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+CATEGORIES = ("fraud", "privacy", "malware", "hate", "weapons", "self-harm", "illegal goods", "health")
+ATTACKS = ("plain", "typographic", "image_swap", "roleplay", "prefix")
+UNSAFE = {"base": 0.12, "reasoning": 0.83, "safe": 0.02}
+PER_CELL = 5
+SPANS = ("last_prompt", "thought_first", "step_end[0]", "thought[:16]", "step_end[1]", "thought@0.5", "thought", "thought_last")
+WORDS = dict(zip(SPANS, (0.50, 0.50, 0.47, 0.52, 0.78, 0.71, 0.90, 0.93), strict=True))
+PEAK = dict(zip(SPANS, (0.985, 0.96, 0.998, 0.98, 0.97, 0.96, 0.985, 0.99), strict=True))
+LAYERS = 6
+SCRIPT = "<script>alert(1)</script>"
+
+PROVENANCE = {
+    "created": "2026-02-11T14:03:27+00:00",
+    "command": "thoughtlens demo --into runs/demo",
+    "thoughtlens": "0.1.0",
+    "seed": 7,
+    "machine": {"cpu": "AMD EPYC, 2 cores", "accelerator": None, "memory_gb": 24},
+    "versions": {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0"},
+    "git": {"commit": "0d5a0b2", "dirty": False},
+    "models": [
+        {"name": "base", "fingerprint": "6b1f…"},
+        {"name": "reasoning", "fingerprint": "a97c…"},
+        {"name": "safe", "fingerprint": "11de…"},
+    ],
+    "judge": {"name": "rule", "threshold": 4},
+}
+
+
+def wilson(k: float, n: float) -> tuple[float, float]:
+    p, z = k / n, 1.96
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (p + z * z / (2 * n) - half) / (1 + z * z / n), (p + z * z / (2 * n) + half) / (1 + z * z / n)
+
+
+def rate(k: float, n: float) -> dict[str, float]:
+    low, high = wilson(k, n)
+    return {"value": k / n, "low": low, "high": high, "numerator": float(k), "n": float(n)}
+
+
+def collapse(seed: int = 0) -> pd.DataFrame:
+    """Attack success per model, category and attack, every `all`, the paired tax; and rows no figure may mix in."""
+    rng = np.random.default_rng(seed)
+    tilt = {c: rng.uniform(0.85, 1.2) for c in CATEGORIES} | {"health": 0.3}
+    wrap = dict(zip(ATTACKS, (0.7, 1.15, 1.2, 1.0, 0.95), strict=True))
+    rows, counts = [], {}
+    for model, level in UNSAFE.items():
+        k = {(c, a): int(rng.binomial(PER_CELL, min(0.97, level * tilt[c] * wrap[a]))) for c in CATEGORIES for a in ATTACKS}
+        for category in (*CATEGORIES, "all"):
+            for attack in (*ATTACKS, "all"):
+                cells = [k[c, a] for c in CATEGORIES for a in ATTACKS if category in (c, "all") and attack in (a, "all")]
+                counts[model, category, attack] = sum(cells), len(cells) * PER_CELL
+                fixed = {"model": model, "condition": "unsteered", "benchmark": "organism", "attack": attack, "category": category}
+                judged = {"judge": "rule", "threshold": 4.0}
+                found = rate(*counts[model, category, attack])
+                rows.append({**fixed, "channel": "answer", "metric": "attack_success", **found, **judged})
+                rows.append({**fixed, "channel": "thought", "metric": "attack_success", **rate(found["n"], found["n"]), **judged})
+                rows.append(
+                    {**fixed, "channel": "answer", "metric": "refusal", **rate(found["n"] - found["numerator"], found["n"]), **judged}
+                )
+    for category in (*CATEGORIES, "all"):
+        (after, n), (before, _) = counts["reasoning", category, "all"], counts["base", category, "all"]
+        gap, half = (after - before) / n, 0.9 / math.sqrt(n)
+        found = {"value": gap, "low": gap - half, "high": min(1.0, gap + half), "numerator": math.nan, "n": float(n)}
+        fixed = {"model": "reasoning", "condition": "unsteered", "benchmark": "organism", "attack": "all", "category": category}
+        rows.append({**fixed, "channel": "answer", "metric": "tax_difference", **found, "judge": "rule", "threshold": 4.0})
+    macro = next(row for row in rows if row["metric"] == "attack_success" and row["category"] == "all" and row["attack"] == "all")
+    return pd.DataFrame([*rows, {**macro, "category": "macro", "value": 0.999}])
+
+
+def detection(seed: int = 1) -> pd.DataFrame:
+    """Three models, six layers, dev and test, two probe families; base never wrote a thought, and nothing is readable at layer 0."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for model in UNSAFE:
+        for span in SPANS[:1] if model == "base" else SPANS:
+            for layer in range(LAYERS):
+                grown = 0.52 + (PEAK[span] - 0.52) * (1 - math.exp(-1.4 * layer)) - 0.01 * max(0, layer - 3)
+                for probe, worse in (("logistic", 0.0), ("mean_difference", 0.03)):
+                    for split, n in (("dev", 180), ("test", 324)):
+                        value = min(0.9995, grown - worse + rng.normal(0, 0.004))
+                        half = 1.96 * math.sqrt(value * (1 - value) / n * 1.3)
+                        control = 0.5 + rng.normal(0, 0.008)
+                        where = {
+                            "model": model,
+                            "condition": "unsteered",
+                            "site": f"resid_post.{layer}",
+                            "layer": layer,
+                            "span": span,
+                            "pool": "mean",
+                        }
+                        told = {
+                            "auroc": value,
+                            "low": value - half,
+                            "high": min(1.0, value + half),
+                            "tpr_at_1fpr": max(0.02, 2.2 * value - 1.25),
+                        }
+                        beside = {"control_auroc": control, "control_high": control + 0.06, "text_auroc": WORDS[span]}
+                        size = {"n_train": 620, "n_test": n, "c": 0.1}
+                        rows.append({**where, "probe": probe, "label": "harmful", "split": split, **told, **beside, **size})
+    return pd.DataFrame(rows)
+
+
+def trajectory(seed: int = 2, prompts: int = 60) -> pd.DataFrame:
+    """Token scores of thoughts of uneven length; in the reasoning model harm shows early and fades, a cliff, in the safe model it stays."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for model in ("reasoning", "safe"):
+        for index in range(prompts):
+            harmful = index % 2 == 0
+            own, position = rng.normal(0, 0.7), 40
+            for step in range(int(rng.integers(4, 11))):
+                fade = math.exp(-0.35 * max(0, step - 2)) if model == "reasoning" else 1.0
+                mean = 2.4 * fade * min(1.0, (step + 1) / 2) if harmful else -1.6
+                for token in range(int(rng.integers(4, 8))):
+                    score = mean + own + rng.normal(0, 0.9)
+                    word = SCRIPT if index == 0 and token == 0 else f"word{token}"
+                    where = {"model": model, "condition": "unsteered", "prompt_id": f"p{index}", "position": position, "kind": "thought"}
+                    rows.append({**where, "token": word, "score": score, "harmful": harmful, "step": step})
+                    position += 1
+            rows.append({**where, "position": position, "kind": "answer", "token": "sure", "score": 99.0, "harmful": harmful, "step": 0})
+    return pd.DataFrame(rows)
+
+
+RESTORED = {
+    "unsteered": (0.83, 0.15, 0.00, 0.96, 0.01),
+    "safe": (0.02, 0.97, 0.02, 0.97, 0.00),
+    "steered": (0.05, 0.92, 0.04, 0.91, 0.02),
+    "shuffled": (0.81, 0.16, 0.01, 0.95, 0.01),
+    **{
+        f"random[{draw}]": (0.83 + shift, 0.15 - shift, 0.01, 0.95, 0.01)
+        for draw, shift in enumerate((0.01, -0.04, 0.0, 0.03, -0.02, 0.02, -0.06, 0.04))
+    },
+}
+METRICS = ("attack_success", "refusal", "over_refusal", "helpful", "truncated")
+
+
+def restoration(n: int = 162) -> pd.DataFrame:
+    """Five conditions on the test split, eight random draws, and dev rows that must not be shown."""
+    rows = []
+    for condition, values in RESTORED.items():
+        steered = condition not in ("unsteered", "safe")
+        setting: dict[str, object] = {
+            "vector": "safe-reasoning" if condition == "steered" else condition.split("[")[0],
+            "source": "safe",
+            "site": "resid_post.3",
+        }
+        setting |= {"operator": "add", "strength": 0.45, "gate": "always", "thought_mode": "regenerated"}
+        setting = setting if steered else dict.fromkeys(setting, None)
+        for split, shift in (("dev", 0.1), ("test", 0.0)):
+            for metric, value in zip(METRICS, values, strict=True):
+                found = rate(round(min(1.0, value + shift) * n), n)
+                rows.append({"condition": condition, **setting, "split": split, "attack": "all", "metric": metric, **found})
+    return pd.DataFrame(rows)
+
+
+TABLES = {"collapse": collapse, "detection": detection, "trajectory": trajectory, "restoration": restoration}
+
+
+def make_run(folder: Path, *, without: tuple[str, ...] = ()) -> Path:
+    """Writes tables and provenance, except those in `without`, and returns the folder."""
+    (folder / "tables").mkdir(parents=True)
+    for name, make in TABLES.items():
+        if name not in without:
+            make().to_parquet(folder / "tables" / f"{name}.parquet", index=False)
+    if "provenance" not in without:
+        (folder / "provenance.json").write_text(json.dumps(PROVENANCE), encoding="utf-8")
+    return folder
+
+
+if __name__ == "__main__":
+    make_run(Path(sys.argv[1]))

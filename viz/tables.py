@@ -1,0 +1,152 @@
+"""The tables of a run folder, and how rows are chosen from them.
+
+A rate is one row of `collapse` or `restoration`: value, 95% interval, numerator, n. Where the table holds the row that is asked for
+(category `all`, attack `all`), it is taken as it stands, interval included. Where it holds only the parts, numerators and n are added
+and the interval is Wilson's (1927): centre (p + z²/2n) / (1 + z²/n), half-width z √(p(1−p)/n + z²/4n²) / (1 + z²/n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+
+Z = 1.959963984540054
+ALL = "all"
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "collapse": (
+        "model",
+        "condition",
+        "benchmark",
+        "attack",
+        "category",
+        "channel",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "numerator",
+        "n",
+        "judge",
+        "threshold",
+    ),
+    "detection": (
+        *("model", "site", "layer", "span", "probe", "label", "split", "auroc", "low", "high"),
+        *("tpr_at_1fpr", "control_auroc", "text_auroc", "n_train", "n_test"),
+    ),
+    "trajectory": ("model", "condition", "prompt_id", "position", "kind", "score", "harmful", "step"),
+    "restoration": (
+        *("condition", "vector", "source", "site", "operator", "strength", "gate", "thought_mode", "split", "attack"),
+        *("metric", "value", "low", "high", "n", "numerator"),
+    ),
+}
+DEFAULTS: dict[str, dict[str, str | float]] = {"detection": {"condition": "unsteered", "pool": "", "control_high": math.nan, "c": math.nan}}
+MADE_BY = dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo")
+
+PARTS = ("benchmark", "category", "attack")
+RATE = ("value", "low", "high", "numerator", "n")
+
+
+class TableProblem(ValueError):
+    """A table that is missing, unreadable, empty or without the rows a figure needs; the text says what to do."""
+
+
+def read_table(run: Path, name: str) -> pd.DataFrame:
+    """`tables/<name>.parquet` of a run folder, its columns checked. Raises TableProblem naming the command that makes it."""
+    path = Path(run) / "tables" / f"{name}.parquet"
+    again = f"`{MADE_BY[name]}` makes it."
+    if not path.is_file():
+        raise TableProblem(f"This run has no {name} table (tables/{name}.parquet). {again}")
+    try:
+        table = pd.read_parquet(path, engine="pyarrow")
+    except (pyarrow.ArrowException, OSError) as problem:
+        raise TableProblem(f"The {name} table cannot be read: tables/{name}.parquet is damaged. Delete it; {again}") from problem
+    if lacking := [column for column in COLUMNS[name] if column not in table]:
+        raise TableProblem(
+            f"The {name} table lacks {', '.join(lacking)}; it has {', '.join(map(str, table.columns)) or 'no columns'}. {again}"
+        )
+    if table.empty:
+        raise TableProblem(f"The {name} table is empty (no rows in tables/{name}.parquet). {again}")
+    return complete(table, name)
+
+
+def complete(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table with the columns that may be left out filled in."""
+    return table.assign(**{column: value for column, value in DEFAULTS.get(name, {}).items() if column not in table})
+
+
+def where(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    """The rows with these values. Nothing left is an error that says what was asked and what there is."""
+    rows = table
+    for column, value in wanted.items():
+        kept = rows[rows[column] == value]
+        if kept.empty:
+            there = ", ".join(sorted({str(v) for v in rows[column]})[:8])
+            raise TableProblem(f"No rows with {column} = {value!r}; the table has {there or 'none'}.")
+        rows = kept
+    return rows
+
+
+def prefer(table: pd.DataFrame, column: str, *choices: object) -> pd.DataFrame:
+    """The rows of the first choice that is there, else of the value that comes first: one value, never a mixture."""
+    there = list(dict.fromkeys(table[column]))
+    choice = next((c for c in choices if c in there), there[0])
+    return table[table[column] == choice]
+
+
+def one_judge(table: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts of one judge at one threshold (the first in the table): rates of two judges are never added up."""
+    first = table.iloc[0]
+    same = table["threshold"] == first["threshold"] if pd.notna(first["threshold"]) else table["threshold"].isna()
+    kept: pd.DataFrame = table[(table["judge"] == first["judge"]) & same]
+    return kept
+
+
+def highest(table: pd.DataFrame, column: str) -> pd.Series:
+    """The row with the largest value of a column, the first of equals."""
+    return table.sort_values(column, ascending=False, kind="stable").iloc[0]
+
+
+def rates(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """One rate per combination of `by`, in the order of the table: columns `by`, value, low, high, numerator, n.
+
+    `table` holds one metric. Over benchmark, category and attack (unless in `by`) the row `all` is taken where there is one, else the
+    parts are added up; `macro` is never a part.
+    """
+    parts = [part for part in PARTS if part in table and part not in by]
+    for part in parts:
+        table = table[table[part] != "macro"]
+    found = [dict(zip(by, key, strict=True)) | _rate(group, parts) for key, group in table.groupby(list(by), sort=False, dropna=False)]
+    return pd.DataFrame(found, columns=[*by, *RATE])
+
+
+def _rate(group: pd.DataFrame, parts: Sequence[str]) -> dict[str, float]:
+    for part in parts:
+        whole = group[group[part] == ALL]
+        group = group if whole.empty else whole
+    if len(group) == 1:
+        return {column: float(group.iloc[0][column]) for column in RATE}
+    numerator, n = float(group["numerator"].sum()), float(group["n"].sum())
+    low, high = wilson(numerator, n)
+    return {"value": numerator / n if n else math.nan, "low": low, "high": high, "numerator": numerator, "n": n}
+
+
+def wilson(numerator: float, n: float) -> tuple[float, float]:
+    """95% interval of a rate."""
+    if n == 0:
+        return math.nan, math.nan
+    p, z2 = numerator / n, Z * Z
+    centre, half = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+
+
+def difference(after: pd.Series, before: pd.Series) -> tuple[float, float, float]:
+    """after − before with a 95% interval from the two intervals (Newcombe 1998, method 10; as if the samples were independent)."""
+    gap = after["value"] - before["value"]
+    low = gap - math.hypot(after["value"] - after["low"], before["high"] - before["value"])
+    high = gap + math.hypot(after["high"] - after["value"], before["value"] - before["low"])
+    return gap, max(-1.0, low), min(1.0, high)
