@@ -1,0 +1,33 @@
+"""Progress bars for long work: one bar a task, with a word beside it. `total` None: unknown beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[str, int], None]
+Track = Callable[[str, int | None], AbstractContextManager[Advance]]
+
+
+@contextmanager
+def track(shown: bool = True) -> Iterator[Track]:
+    """Yield a function (title, total) -> context manager whose value (note, by) advances the bar and shows a note."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+
+        @contextmanager
+        def task(title: str, total: int | None) -> Iterator[Advance]:
+            number = progress.add_task(title, total=total, note="")
+            yield lambda note, by: progress.update(number, advance=by, note=note)
+
+        yield task

@@ -1,0 +1,164 @@
+"""The command line: help with an example, light to start, and one clear sentence with exit code 2 for what a user can mend."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thoughtlens.experiments import cli
+
+COMMANDS = [[name] for name in cli.COMMANDS] + [["organism", name] for name in cli.ORGANISM]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def thoughtlens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["thoughtlens", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def in_a_process(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "from thoughtlens.experiments.cli import main; main()"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120
+    )
+
+
+def one_sentence(code: int, error: str, *told: str) -> None:
+    assert code == 2
+    assert re.fullmatch(r"thoughtlens: [^\n]+", error.strip()), error
+    for words in told:
+        assert words in error
+
+
+@pytest.fixture
+def trio(quick_trio: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(quick_trio, tmp_path / "trio"))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_an_example_of_the_command(words: list[str], thoughtlens: Command) -> None:
+    code, told, _ = thoughtlens(*words, "--help")
+    assert code == 0 and re.search(rf"Example:\s+thoughtlens {' '.join(words)}", told)
+
+
+def test_help_lists_every_command(thoughtlens: Command) -> None:
+    code, told, _ = thoughtlens("--help")
+    assert code == 0 and all(name in told for name in cli.COMMANDS)
+
+
+def test_the_command_line_starts_without_torch(tmp_path: Path) -> None:
+    code = "import sys, thoughtlens.experiments.cli; print(sorted({'torch', 'transformers', 'pandas', 'sklearn', 'plotly'} & set(sys.modules)))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60)
+    assert told.stdout.strip() == "[]"
+    helped = in_a_process("organism", "build", "--help", cwd=tmp_path)
+    assert helped.returncode == 0 and "Example: thoughtlens organism build" in helped.stdout
+
+
+def test_a_wrong_path_is_one_sentence_in_a_real_process(tmp_path: Path) -> None:
+    ended = in_a_process("doctor", tmp_path / "nowhere", cwd=tmp_path)
+    one_sentence(ended.returncode, ended.stderr, "there is no folder", "nowhere")
+
+
+def test_wrong_paths(tmp_path: Path, thoughtlens: Command) -> None:
+    (tmp_path / "empty").mkdir()
+    for words, told in {
+        ("doctor", tmp_path / "empty"): "holds no config.json",
+        ("doctor", tmp_path / "absent"): "there is no folder",
+        ("demo", "--checkpoints", tmp_path / "absent", "--out", tmp_path / "run"): "there is no folder",
+        ("demo", "--checkpoints", tmp_path / "empty", "--out", tmp_path / "run"): "there is no folder",
+        ("report", tmp_path / "absent"): "absent",
+        ("report", tmp_path / "empty"): "empty",
+        ("organism", "build", "--stage", "base", "--out", tmp_path / "new"): "which is not built",
+        ("organism",): "say what to do",
+    }.items():
+        code, _, error = thoughtlens(*words)
+        one_sentence(code, error, told)
+
+
+@pytest.mark.parametrize("role", ["base", "safe"])
+def test_a_checkpoint_without_its_weights(role: str, trio: Path, thoughtlens: Command) -> None:
+    (trio / role / "model.safetensors").unlink()
+    for words in (("doctor", trio / role), ("demo", "--checkpoints", trio, "--out", trio / "run")):
+        code, _, error = thoughtlens(*words)
+        one_sentence(code, error, str(trio / role), "lacks the weights model.safetensors")
+
+
+def test_a_truncated_checkpoint(trio: Path, thoughtlens: Command) -> None:
+    file = trio / "reasoning" / "model.safetensors"
+    whole = file.read_bytes()
+    for size in (len(whole) - 1, 2000, 4, 0):
+        file.write_bytes(whole[:size])
+        for words in (("doctor", trio / "reasoning"), ("demo", "--checkpoints", trio, "--out", trio / "run")):
+            code, _, error = thoughtlens(*words)
+            one_sentence(code, error, "model.safetensors", "cut short")
+
+
+def test_an_out_folder_that_cannot_be_written(quick_trio: Path, tmp_path: Path, thoughtlens: Command) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        for words in (("demo", "--checkpoints", quick_trio), ("organism", "build", "--quick")):
+            code, _, error = thoughtlens(*words, "--out", out)
+            one_sentence(code, error, str(out), "hoose another folder" if out.name == "file" else "hoose a folder you may write to")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_out_folder_without_permission(quick_trio: Path, tmp_path: Path, thoughtlens: Command) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    for out in (closed, closed / "below"):
+        code, _, error = thoughtlens("demo", "--checkpoints", quick_trio, "--out", out)
+        one_sentence(code, error, str(out))
+
+
+def test_words_the_command_line_does_not_know(thoughtlens: Command) -> None:
+    for words in (("dmeo",), ("demo", "--ouput", "x"), ("organism", "build", "--stage", "wise"), ("organism", "bild"), ()):
+        code, out, error = thoughtlens(*words)
+        assert code == 2 and "Traceback" not in out + error
+
+
+def test_an_unknown_device(quick_trio: Path, tmp_path: Path, thoughtlens: Command) -> None:
+    code, _, error = thoughtlens("demo", "--checkpoints", quick_trio, "--out", tmp_path / "run", "--device", "gpu")
+    one_sentence(code, error, "gpu")
+
+
+def test_ctrl_c_is_told_in_a_line(thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thoughtlens.experiments import doctor as module
+
+    def interrupted(model: str | None) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "doctor", interrupted)
+    code, _, error = thoughtlens("doctor")
+    assert code == 130 and "finished stages are kept" in error and "Traceback" not in error
+
+
+def test_the_doctor_reads_a_checkpoint(quick_trio: Path, thoughtlens: Command) -> None:
+    code, told, _ = thoughtlens("doctor", quick_trio / "base")
+    assert code == 0 and "base: Qwen2_5_VLForConditionalGeneration, 6 layers of width 192" in told
+
+
+def test_a_build_that_is_finished_is_kept(quick_trio: Path, trio: Path, thoughtlens: Command) -> None:
+    code, told, _ = thoughtlens("organism", "build", "--quick", "--seed", "7", "--out", trio)
+    assert code == 0 and str(trio) in told
+    assert (trio / "safe" / "stage.json").read_bytes() == (quick_trio / "safe" / "stage.json").read_bytes()
+    assert (trio / "safe" / "stage.json").stat().st_mtime == pytest.approx((quick_trio / "safe" / "stage.json").stat().st_mtime, abs=1)
