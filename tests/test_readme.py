@@ -1,0 +1,42 @@
+"""The README's examples run as they stand, and its numbers are those measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from thoughtlens.experiments.organism import card
+
+sys.path.insert(0, str(Path(__file__).parent / "viz"))
+
+from fake_run import make_run  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=["researcher", "engineer", "analyst"])
+def test_the_example_runs_as_written(number, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    make_run(tmp_path / "runs" / "demo")
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMPLES[number]], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_two_commands_stand_as_promised():
+    assert "pip install -c constraints.txt -e . && thoughtlens demo" in README.splitlines()
+    assert 'pip install -c constraints.txt -e ".[test]" && pytest' in README.splitlines()
+
+
+def test_the_measured_tables_are_those_shipped_beside_the_weights():
+    measured = json.loads((ROOT / "checkpoints" / card.MEASURED).read_text())
+    assert card.tables(measured) in README
