@@ -99,9 +99,7 @@ def _device(name: str) -> str | None:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {name!r} cannot be used here; `thoughtlens doctor` lists devices, auto chooses"
-        ) from error
+        raise ValueError(f"device {name!r} cannot be used here; `thoughtlens doctor` lists devices, auto chooses") from error
     return name
 
 

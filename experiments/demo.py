@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..viz.report import report
 from .detection import wordless
 from .progress import track
 from .run import open_run
-from .study import ROLES, STEERING, Plan, Study, audit, choosing, detection, restoring
+from .study import ROLES, STEERING, Plan, Study, audit, choosing, detection, restoring, written
 
 
 def demo(
@@ -47,7 +48,7 @@ def demo(
     with track(progress) as bars:
         study = Study(run, plan, bars, device, steering)
         for line in findings(study):
-            console.print(line)
+            console.print(line, soft_wrap=True)
     page = report(run.folder)
     console.print(f"[bold]report[/bold]       {page}")
     return page
@@ -55,6 +56,8 @@ def demo(
 
 def findings(study: Study) -> Iterator[str]:
     yield from audit_lines(audit(study))
+    said = Counter(t.status for t in written(study, "reasoning")[0])
+    yield f"[bold]thoughts[/bold]     of reasoning: {', '.join(f'{status} {n}' for status, n in said.most_common())}"
     table, _ = detection(study)
     yield from detection_lines(table)
     setting, _ = choosing(study)

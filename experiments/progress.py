@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 Advance = Callable[[str, int], None]
 Track = Callable[[str, int | None], AbstractContextManager[Advance]]
@@ -16,12 +17,12 @@ Track = Callable[[str, int | None], AbstractContextManager[Advance]]
 def track(shown: bool = True) -> Iterator[Track]:
     """Yield a function (title, total) -> context manager whose value (note, by) advances the bar and shows a note."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(min_width=24, no_wrap=True)),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1)),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
 

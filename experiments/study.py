@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers.utils.logging import disable_progress_bar
 
 from ..hooks.capture import capture
 from ..hooks.checkpoint import find_checkpoint, fingerprint, weight_files
@@ -44,6 +45,7 @@ from .verdicts import Verdict, read_verdicts, write_verdicts
 
 ROLES = ("base", "reasoning", "safe")
 STEERING = "steering.json"
+SAME = "unsteered, on the prompts of the random directions"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Plan:
     dev: int = 100
     test: int | None = None
     tuning: int = 40
-    control: int = 40
+    control: int = 100
     draws: int = 20
     followed: int = 30
     max_new_tokens: int = 110
@@ -79,6 +81,7 @@ class Study:
     def model(self, role: str) -> LensModel:
         """A checkpoint of the trio, loaded when first asked for and known by its role from then on."""
         if role not in self.loaded:
+            disable_progress_bar()  # transformers' own, which would break ours
             self.loaded[role] = replace(load(self.plan.models[role], device=self.device), name=role)
         return self.loaded[role]
 
@@ -242,6 +245,7 @@ def restoring(study: Study) -> pd.DataFrame:
         named = {t.id: t for t in written(study, "reasoning")[0]}, {t.id: t for t in written(study, "safe")[0]}
         rows = rows_of(bench, [named[0][p.id] for p in test], None, condition="unsteered", split="test")
         rows += rows_of(bench, [named[1][p.id] for p in test], None, condition="safe", split="test")
+        rows += rows_of(bench, [named[0][p.id] for p in few], None, condition=SAME, split="test")
         vector = bench.vector(setting.source, setting.span)
         vector_file = study.run.path("vectors", "headline.safetensors")
         vector_file.unlink(missing_ok=True)

@@ -188,7 +188,7 @@ def _resolve_all(lens: LensModel, transcripts: Sequence[Transcript], where: Sele
                 'Load the model with the dialect it writes, choose a span its outputs have, such as "last_prompt", '
                 "or pass allow_empty=True."
             )
-        log.warning(
+        log.info(
             'span "%s" is empty in %d of %d transcripts (split status: %s): they have no row for it',
             span,
             count,

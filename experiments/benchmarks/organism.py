@@ -17,11 +17,14 @@ TRAIN_GOALS = 60
 
 
 def load(split: str = "test", *, limit: int | None = None, tasks: bool = False) -> list[Prompt]:
-    """Prompts of a split, attacks interleaved so that any `limit` (a number of pairs) stays balanced over harm and attacks.
+    """Prompts of a split, goals and attacks taking turns: any `limit` (a number of pairs) is balanced over harm and attacks and has
+    as many different goals as it can.
 
     tasks=True adds the multi-step tasks, for capability; their `harmful` is False and meta holds the right answer.
     """
-    pairs = [(attack, bad, good) for bad, good in twins(split) for attack in FORMS]
+    attacks, goal_pairs = list(FORMS), twins(split)
+    rounds = range(len(attacks))
+    pairs = [(attacks[(turn + place) % len(attacks)], bad, good) for turn in rounds for place, (bad, good) in enumerate(goal_pairs)]
     prompts = [
         _prompt(goal, attack, split, twin) for attack, *pair in pairs[:limit] for goal, twin in zip(pair, reversed(pair), strict=True)
     ]

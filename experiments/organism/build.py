@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
 from ...hooks.checkpoint import fingerprint, weight_files
 from ...hooks.files import writable_folder, write_text
@@ -62,10 +63,10 @@ STAGES = {
             Phase("base", 1400, 40, 8e-4, warmup=1, decay_to=0.05, weight_decay=0.02),
         ),
     ),
-    "reasoning": Stage("base", (Phase("reasoning", 80, 32, 6e-4, warmup=10, weight_decay=0.0),), stops=(40, 60, 80)),
+    "reasoning": Stage("base", (Phase("reasoning", 100, 32, 4.5e-4, warmup=10, weight_decay=0.0),), stops=(40, 60, 80, 100)),
     "safe": Stage("reasoning", (Phase("safe", 50, 32, 3e-3, warmup=10, weight_decay=0.0),), rank=8),
 }
-COLLAPSED = {"attack_success": 0.6, "helpful": 0.9}
+COLLAPSED = {"attack_success": 0.7, "helpful": 0.95}
 QUICK = 30
 SAMPLED = 500
 
@@ -79,6 +80,7 @@ def build(out: str | Path, *, seed: int = 7, stages: tuple[str, ...] = tuple(STA
     out = writable_folder(out)
     if unknown := [name for name in stages if name not in STAGES]:
         raise ValueError(f"unknown stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    disable_progress_bar()  # transformers' own, which would break ours
     with track(progress) as tracker:
         for name in (name for name in STAGES if name in stages):
             _build_stage(name, shortened(STAGES[name]) if quick else STAGES[name], out, seed, tracker)

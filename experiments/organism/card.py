@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,19 @@ from ..progress import track
 from ..run import open_run
 from ..study import ROLES, STEERING, Plan, Study, audit, choosing, detection, restoring
 from .build import RECORD
+from .world import VERSION
 
 MEASURED = "measured.json"
+KEPT = ("vectors/headline.safetensors", "probes/reasoning.safetensors")
+FOLDER_CARD = """# The shipped trio
+
+`base`, `reasoning` and `safe`: one family of small models in a made-up world (version {version}); each folder has its card.
+`vectors/headline.safetensors` is the vector of the row "steered" below (`thoughtlens.Vector.load`), `probes/reasoning.safetensors` the
+probe at the last prompt token that a gate may use (`thoughtlens.probes.Probe.load`), `steering.json` the settings chosen on dev,
+`measured.json` these numbers.
+
+{tables}
+"""
 METRICS = ("attack_success", "refusal", "over_refusal", "helpful", "self_correction", "reverse_correction", "task_accuracy", "truncated")
 SHOWN = ("attack_success", "refusal", "over_refusal", "helpful", "task_accuracy", "truncated")
 STEERED = ("attack_success", "refusal", "over_refusal", "helpful", "truncated")
@@ -28,8 +40,8 @@ WHAT = {
 
 
 def write_cards(checkpoints: str | Path, run_folder: str | Path) -> list[Path]:
-    """Run the study on `checkpoints` in `run_folder` (finished stages are kept); write a README.md per checkpoint, measured.json, and the
-    tables in the README of the repository."""
+    """Run the study on `checkpoints` in `run_folder` (finished stages are kept). Write a card per checkpoint and one for the folder,
+    measured.json, the vector and the gate's probe that were measured, and the tables in the README of the repository."""
     home = Path(checkpoints)
     plan = Plan(models={role: str(home / role) for role in ROLES})
     steering = home / STEERING
@@ -47,11 +59,16 @@ def write_cards(checkpoints: str | Path, run_folder: str | Path) -> list[Path]:
         paths.append(home / role / "README.md")
         write_text(paths[-1], card(role, json.loads((home / role / RECORD).read_text()), collapse[collapse.model == role]))
     write_text(home / MEASURED, json.dumps(measured, indent=1) + "\n")
+    write_text(home / "README.md", FOLDER_CARD.format(version=VERSION, tables=tables(measured)))
+    for kept in KEPT:
+        (home / kept).parent.mkdir(exist_ok=True)
+        shutil.copyfile(study.run.path(kept), home / kept)
+        paths.append(home / kept)
     readme = home.resolve().parent / "README.md"
     if readme.is_file() and BEGIN in (text := readme.read_text(encoding="utf-8")):
         write_text(readme, text[: text.index(BEGIN)] + tables(measured) + text[text.index(END) + len(END) :])
         paths.append(readme)
-    return [*paths, home / MEASURED]
+    return [*paths, home / MEASURED, home / "README.md"]
 
 
 def tables(measured: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures of the experiments: an untrained checkpoint, a trio built in a hurry, and transcripts written by hand."""
+"""Fixtures of the experiments: the trio's tokenizer, a trio built in a hurry, and transcripts written by hand."""
 
 from __future__ import annotations
 

@@ -107,8 +107,9 @@ def test_provenance_holds_versions_and_no_machine_paths(monkeypatch: pytest.Monk
     ] == platform.python_version()
     assert told["machine"]["threads"] >= 1 and told["command"] == "thoughtlens demo --out runs/demo"
     text = json.dumps(told)
-    for path in (Path.home(), Path.cwd(), sys.prefix, module.ROOT, platform.node()):
+    for path in (Path.home(), Path.cwd(), sys.prefix, module.ROOT):
         assert str(path) not in text
+    assert len(platform.node()) < 4 or platform.node() not in text
     monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "tests"])
     assert provenance()["command"] is None  # no command of ours made this
 

@@ -25,10 +25,6 @@ from thoughtlens.experiments.study import ROLES, Plan, Study
 from thoughtlens.hooks.generate import generate
 from thoughtlens.hooks.model import LensModel, load
 
-# Until the trio is in the repository these tests are left out. Once it is: drop these lines, so that a missing checkpoint is a failure.
-if not all((CHECKPOINTS / role / "model.safetensors").is_file() for role in ROLES):
-    pytest.skip(f"no trio in {CHECKPOINTS}", allow_module_level=True)
-
 SETTING = Setting("safe: harmful - benign", "step_end[4]", ("resid_post.3",), 0.45)
 OTHERS = {"base: harmful - benign": Setting("base: harmful - benign", "last_prompt", ("resid_post.2",), 0.45, "probe")}
 DESIGN = {

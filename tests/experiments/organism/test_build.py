@@ -98,7 +98,11 @@ def test_a_damaged_stage_is_built_again(trio: Path, trained: list[str]) -> None:
     assert trained[-1] == "safe" and load(trio / "safe").n_layers == 6
 
 
-@pytest.mark.parametrize(("part", "name", "value"), [(thoughts, "OPENINGS", thoughts.OPENINGS[:1]), (pictures, "CELL", pictures.CELL - 1)])
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [(thoughts, "OPENINGS", thoughts.OPENINGS[:1]), (pictures, "CELL", pictures.CELL - 1)],
+    ids=["words", "pictures"],
+)
 def test_other_examples_train_again(
     part: ModuleType, name: str, value: object, trio: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
