@@ -15,7 +15,7 @@ from ..viz.report import report
 from .detection import wordless
 from .progress import track
 from .run import open_run
-from .study import ROLES, STEERING, Plan, Study, audit, choosing, detection, restoring, written
+from .study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring, written
 
 
 def demo(
@@ -35,16 +35,7 @@ def demo(
     plan = Plan(models={role: str(home / role) for role in ROLES})
     steering = None if sweep or not (home / STEERING).is_file() else home / STEERING
     console = Console(highlight=False)
-    run = open_run(
-        out,
-        {
-            "study": "trio",
-            "benchmark": plan.benchmark,
-            "judge": plan.judge,
-            "seed": plan.seed,
-            "steering": "shipped" if steering else "chosen here",
-        },
-    )
+    run = open_run(out, config(plan))
     with track(progress) as bars:
         study = Study(run, plan, bars, device, steering)
         for line in findings(study):

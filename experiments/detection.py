@@ -67,7 +67,7 @@ def _steps(transcript: Transcript, lens: LensModel) -> list[int]:
 def wordless(table: pd.DataFrame, model: str, *, at_most: float = 0.6) -> pd.DataFrame:
     """Dev rows of a model's logistic probes inside the thought, best first, at moments where bag-of-words stays at `at_most` on dev.
 
-    What a probe reads there is the model's state, not the words on the page. ValueError if there is no such moment.
+    What a linear probe reads there the model has computed: it is not linearly in the words. ValueError if there is no such moment.
     """
     dev = table[
         (table.model == model) & (table.probe == "logistic") & (table.split == "dev") & ((table.text_auroc - 0.5).abs() <= at_most - 0.5)

@@ -31,7 +31,7 @@ from ..hooks.vector import Vector
 from ..probes.probe import Probe
 from ..probes.vectors import vector_from_stores
 from .judges import JUDGES
-from .score import rates
+from .score import rate, rates
 from .verdicts import Verdict
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ TRAIN = {"split": "train"}
 SOURCES = {
     "safe: harmful - benign": Source("safe", "harmful-benign", TRAIN),
     "safe - reasoning": Source("safe", "safe-reasoning", {**TRAIN, "harmful": True}),
-    "safe: refused - complied": Source("safe", "refused-complied", TRAIN, "refused_by_safe"),
+    "safe: refused - complied": Source("safe", "refused-complied", TRAIN, "refused_by_safe"),  # it refuses nearly all that is harmful
     "reasoning: harmful - benign": Source("reasoning", "harmful-benign", TRAIN),
     "reasoning: refused - complied": Source("reasoning", "refused-complied", {**TRAIN, "harmful": True}, "refused_by_reasoning"),
     "base: harmful - benign": Source("base", "harmful-benign", TRAIN),
@@ -139,8 +139,18 @@ class Workbench:
 METRICS = ("attack_success", "refusal", "over_refusal", "helpful", "truncated")
 
 
-def rows_of(bench: Workbench, transcripts: Sequence[Transcript], setting: Setting | None, **columns: object) -> list[dict[str, Any]]:
-    """Rows of the `restoration` table: the five rates over all prompts and per attack, with the tokens that fired."""
+def rows_of(
+    bench: Workbench,
+    transcripts: Sequence[Transcript],
+    setting: Setting | None,
+    *,
+    plain: Mapping[str, Transcript] | None = None,
+    **columns: object,
+) -> list[dict[str, Any]]:
+    """Rows of the `restoration` table: the five rates over all prompts and per attack, with the tokens that fired.
+
+    plain   unsteered transcripts by prompt id; with them also `changed`, the share of outputs that differ
+    """
     shared: dict[str, Any] = {"vector": "", "source": "", "span": "", "site": "", "operator": "", "strength": 0.0, "gate": ""}
     if setting is not None:
         shared = {**asdict(setting), "vector": setting.source, "site": setting.place, "operator": "add"}
@@ -153,6 +163,8 @@ def rows_of(bench: Workbench, transcripts: Sequence[Transcript], setting: Settin
         fired = sum(t.fired for _, t in kept)
         found = rates([v for v, _ in kept], [t.prompt for _, t in kept], attack=attack, fired=fired, **shared)
         rows += [row for row in found if row["metric"] in METRICS and row["channel"] == "answer"]
+        if plain is not None:
+            rows.append(rate("changed", [t.output_ids != plain[t.id].output_ids for _, t in kept], attack=attack, fired=fired, **shared))
     return rows
 
 
@@ -222,12 +234,22 @@ def choose(
     return Choice(gated, others, pd.DataFrame(rows))
 
 
-def to_json(choice: Choice) -> dict[str, Any]:
-    return {"setting": asdict(choice.setting), "others": {name: asdict(setting) for name, setting in choice.others.items()}}
+def to_json(choice: Choice, models: Mapping[str, str]) -> dict[str, Any]:
+    """The settings with the fingerprints of the checkpoints they were chosen on."""
+    return {"models": dict(models), "setting": asdict(choice.setting), "others": {name: asdict(s) for name, s in choice.others.items()}}
 
 
-def from_json(data: Mapping[str, Any]) -> tuple[Setting, dict[str, Setting]]:
+def from_json(data: Mapping[str, Any], models: Mapping[str, str], origin: object = "the settings") -> tuple[Setting, dict[str, Setting]]:
+    """The chosen setting and the best of every other source. ValueError if damaged, or chosen on other checkpoints than `models`."""
+
     def setting(row: Mapping[str, Any]) -> Setting:
         return Setting(**{**row, "sites": tuple(row["sites"])})
 
-    return setting(data["setting"]), {name: setting(row) for name, row in data["others"].items()}
+    try:
+        chosen, others, made_on = setting(data["setting"]), {name: setting(row) for name, row in data["others"].items()}, data["models"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{origin} does not hold steering settings ({error}). Choose them again: thoughtlens demo --sweep") from error
+    if made_on != dict(models):
+        changed = ", ".join(role for role in models if made_on.get(role) != models[role])
+        raise ValueError(f"{origin} was chosen on other checkpoints ({changed} differ). Choose again: thoughtlens demo --sweep")
+    return chosen, others

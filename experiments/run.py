@@ -30,7 +30,7 @@ LEDGER = "stages.json"
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. Paths inside it follow DESIGN: transcripts/, verdicts/, activations/, probes/, vectors/, tables/."""
+    """A run folder. What is in it: transcripts/, verdicts/, activations/, probes/, vectors/, tables/."""
 
     folder: Path
 
@@ -42,6 +42,8 @@ class Run:
         return self._ledger().get(stage) == digest(inputs) and all(path.exists() for path in outputs)
 
     def finish(self, stage: str, inputs: Mapping[str, Any]) -> None:
+        """Remember that a stage is done, and what did it: provenance.json is that of the stage finished last."""
+        write_text(self.path("provenance.json"), json.dumps(provenance(), indent=2) + "\n")
         write_text(self.path(LEDGER), json.dumps({**self._ledger(), stage: digest(inputs)}, indent=2) + "\n")
 
     def write_table(self, name: str, frame: pd.DataFrame) -> Path:
@@ -63,10 +65,14 @@ class Run:
 
 
 def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
-    """Make or reopen a run folder and write its configuration and provenance."""
+    """Make or reopen a run folder. Its configuration is kept up to date; its provenance changes only when a stage is finished."""
     run = Run(writable_folder(folder))
-    write_text(run.path("config.yaml"), json.dumps(config, indent=2) + "\n")  # JSON is YAML
-    write_text(run.path("provenance.json"), json.dumps(provenance(), indent=2) + "\n")
+    text = json.dumps(config, indent=2) + "\n"  # JSON is YAML
+    path = run.path("config.yaml")
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    if not run.path("provenance.json").is_file():
+        write_text(run.path("provenance.json"), json.dumps(provenance(), indent=2) + "\n")
     return run
 
 

@@ -24,13 +24,14 @@ import pandas as pd
 from transformers.utils.logging import disable_progress_bar
 
 from ..hooks.capture import capture
-from ..hooks.checkpoint import find_checkpoint, fingerprint, weight_files
-from ..hooks.files import write_text
+from ..hooks.checkpoint import find_checkpoint, weight_files
+from ..hooks.files import sha256_of, write_text
 from ..hooks.generate import generate
 from ..hooks.model import LensModel, load
 from ..hooks.records import Prompt, Transcript, read_transcripts, write_prompts, write_transcripts
 from ..hooks.select import Select
 from ..hooks.store import Store, open_store
+from ..hooks.vector import Vector
 from ..probes.fit import fit_probes
 from ..probes.probe import Probe
 from ..probes.vectors import random_vectors
@@ -40,12 +41,13 @@ from .detection import texts_at, trajectory, wordless
 from .judges import JUDGES
 from .progress import Track
 from .restoration import MOMENTS, Setting, Workbench, choose, from_json, rows_of, to_json
-from .run import Run
+from .run import Run, digest, package_version
 from .verdicts import Verdict, read_verdicts, write_verdicts
 
 ROLES = ("base", "reasoning", "safe")
 STEERING = "steering.json"
-SAME = "unsteered, on the prompts of the random directions"
+SAME = "unsteered, control prompts"
+PARTS = (".json", ".jinja", ".txt", ".model")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Plan:
     dev: int = 100
     test: int | None = None
     tuning: int = 40
-    control: int = 100
+    control: int = 150
     draws: int = 20
     followed: int = 30
     max_new_tokens: int = 110
@@ -88,7 +90,7 @@ class Study:
     @contextmanager
     def stage(self, name: str, outputs: Sequence[Path], **inputs: Any) -> Iterator[bool]:
         """Yield whether the stage has to run; afterwards remember that it did."""
-        inputs = {"plan": asdict(self.plan) | {"models": fingerprints(self.plan.models)}, **inputs}
+        inputs = {**config(self.plan), "thoughtlens": package_version("thoughtlens"), "device": self.device, **inputs}
         if self.run.fresh(name, inputs, outputs):
             yield False
             return
@@ -96,10 +98,20 @@ class Study:
         self.run.finish(name, inputs)
 
 
+def config(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON, with what its checkpoints are in place of where they lie."""
+    return {**asdict(plan), "models": fingerprints(plan.models)}
+
+
 def fingerprints(models: Mapping[str, str]) -> dict[str, str]:
-    """Fingerprints of the checkpoints, without loading them. Raises for a missing folder or a damaged file."""
-    folders = {role: find_checkpoint(path) for role, path in models.items()}
-    return {role: fingerprint(folder, weight_files(folder)) for role, folder in folders.items()}
+    """sha256 over weights, configuration, tokenizer and template of each checkpoint. Raises for a missing folder or a damaged file."""
+    found = {}
+    for role, path in models.items():
+        folder = find_checkpoint(path)
+        weights = {file.name for file in weight_files(folder)}
+        files = sorted(file for file in folder.iterdir() if file.name in weights or (file.suffix in PARTS and file.name != "stage.json"))
+        found[role] = digest({file.name: sha256_of(file) for file in files})
+    return found
 
 
 def slug(condition: str) -> str:
@@ -122,7 +134,7 @@ def written(study: Study, role: str) -> tuple[list[Transcript], list[Verdict]]:
     """What a model wrote, unsteered, and the judge's verdicts; generated if need be."""
     plan, asked = study.plan, prompts_of(study, role)
     paths = [study.run.path("transcripts", f"{role}.jsonl"), study.run.path("verdicts", plan.judge, f"{role}.jsonl")]
-    with study.stage(f"write {role}", paths, role=role) as due:
+    with study.stage(f"write {role}", paths, role=role, asked=digest({p.id: p.text for p in asked})) as due:
         if due:
             with study.track(f"{role} answers", len(asked)) as advance:
                 said = []
@@ -217,9 +229,13 @@ def workbench(study: Study) -> Workbench:
 
 
 def choosing(study: Study) -> tuple[Setting, dict[str, Setting]]:
-    """The settings: read from the file given, else chosen on dev and written to steering.json and the table `sweep`."""
+    """The settings: read from the file given, else chosen on dev and written to steering.json and the table `sweep`.
+
+    Raises ValueError for a file that is damaged or was made with other checkpoints.
+    """
+    models = fingerprints(study.plan.models)
     if study.steering is not None:
-        return from_json(json.loads(study.steering.read_text(encoding="utf-8")))
+        return from_json(json.loads(study.steering.read_text(encoding="utf-8")), models, study.steering)
     path = study.run.path(STEERING)
     with study.stage("choose", [path, study.run.path("tables", "sweep.parquet")], moments=MOMENTS) as due:
         if due:
@@ -228,38 +244,52 @@ def choosing(study: Study) -> tuple[Setting, dict[str, Setting]]:
             with study.track("steering settings on dev", None) as advance:
                 choice = choose(bench, dev, told=lambda note: advance(note, 1))
             study.run.write_table("sweep", choice.table)
-            write_text(path, json.dumps(to_json(choice), indent=2) + "\n")
-    return from_json(json.loads(path.read_text(encoding="utf-8")))
+            write_text(path, json.dumps(to_json(choice, models), indent=2) + "\n")
+    return from_json(json.loads(path.read_text(encoding="utf-8")), models, path)
 
 
 def restoring(study: Study) -> pd.DataFrame:
-    """The `restoration` table on test: unsteered, safe, the chosen setting, the best of every other source, and the controls."""
+    """The `restoration` table on test: unsteered, safe, the chosen setting, the best of every other source, and the controls.
+
+    Every condition is a stage of its own, so that an interrupted run goes on with the next one. The row `changed` is the share of outputs
+    that differ from the unsteered ones at all.
+    """
     setting, others = choosing(study)
-    plan, table = study.plan, study.run.path("tables", "restoration.parquet")
-    with study.stage("restore", [table], setting=asdict(setting), others={k: asdict(v) for k, v in others.items()}) as due:
-        if not due:
-            return study.run.table("restoration")
-        bench = workbench(study)
-        test = load_prompts(plan.benchmark, split="test", limit=plan.test)
-        few = test[: 2 * plan.control]
-        named = {t.id: t for t in written(study, "reasoning")[0]}, {t.id: t for t in written(study, "safe")[0]}
-        rows = rows_of(bench, [named[0][p.id] for p in test], None, condition="unsteered", split="test")
-        rows += rows_of(bench, [named[1][p.id] for p in test], None, condition="safe", split="test")
-        rows += rows_of(bench, [named[0][p.id] for p in few], None, condition=SAME, split="test")
-        vector = bench.vector(setting.source, setting.span)
-        vector_file = study.run.path("vectors", "headline.safetensors")
-        vector_file.unlink(missing_ok=True)
-        vector.at(*setting.sites).save(vector_file)
-        work: list[tuple[str, Setting, Any, Sequence[Prompt]]] = [("steered", setting, vector, test)]
-        work += [(name, other, bench.vector(other.source, other.span), test) for name, other in others.items()]
-        work.append(("shuffled", setting, bench.vector(setting.source, setting.span, shuffled=plan.seed), test))
-        work += [(f"random[{i}]", setting, made, few) for i, made in enumerate(random_vectors(vector, plan.draws, plan.seed))]
-        with study.track("steering on test", len(work)) as advance:
-            for condition, how, pushed, asked in work:
-                said = bench.write(asked, how, pushed, condition)
-                if not condition.startswith("random"):
-                    write_transcripts(study.run.path("transcripts", f"reasoning@{slug(condition)}.jsonl"), said)
-                rows += rows_of(bench, said, how, condition=condition, split="test")
-                advance(condition, 1)
-        study.run.write_table("restoration", pd.DataFrame(rows))
-    return study.run.table("restoration")
+    plan, run = study.plan, study.run
+    test = load_prompts(plan.benchmark, split="test", limit=plan.test)
+    few = test[: 2 * plan.control]
+    outputs = [run.path("tables", "restoration.parquet"), run.path("vectors", "headline.safetensors")]
+    with study.stage("restore", outputs, setting=asdict(setting), others={k: asdict(v) for k, v in others.items()}) as due:
+        if due:
+            bench = workbench(study)
+            vector = bench.vector(setting.source, setting.span)
+            outputs[1].unlink(missing_ok=True)
+            vector.at(*setting.sites).save(outputs[1])
+            work: list[tuple[str, Setting, Vector, Sequence[Prompt]]] = [("steered", setting, vector, test)]
+            work += [(name, other, bench.vector(other.source, other.span), test) for name, other in others.items()]
+            work.append(("shuffled", setting, bench.vector(setting.source, setting.span, shuffled=plan.seed), test))
+            work += [(f"random[{i}]", setting, made, few) for i, made in enumerate(random_vectors(vector, plan.draws, plan.seed))]
+            plain = {t.id: t for t in written(study, "reasoning")[0]}
+            safe = {t.id: t for t in written(study, "safe")[0]}
+            rows = rows_of(bench, [plain[p.id] for p in test], None, condition="unsteered", split="test")
+            rows += rows_of(bench, [safe[p.id] for p in test], None, condition="safe", split="test")
+            rows += rows_of(bench, [plain[p.id] for p in few], None, condition=SAME, split="test")
+            with study.track("steering on test", len(work)) as advance:
+                for condition, how, pushed, asked in work:
+                    said = steered(study, bench, condition, how, pushed, asked)
+                    rows += rows_of(bench, said, how, condition=condition, split="test", plain=plain)
+                    advance(condition, 1)
+            run.write_table("restoration", pd.DataFrame(rows))
+    return run.table("restoration")
+
+
+def steered(study: Study, bench: Workbench, condition: str, how: Setting, vector: Vector, asked: Sequence[Prompt]) -> list[Transcript]:
+    """What the reasoning model writes under one condition, with its verdicts; kept once written."""
+    name = f"reasoning@{slug(condition)}.jsonl"
+    paths = [study.run.path("transcripts", name), study.run.path("verdicts", study.plan.judge, name)]
+    with study.stage(f"steer {condition}", paths, setting=asdict(how)) as due:
+        if due:
+            said = bench.write(asked, how, vector, condition)
+            write_transcripts(paths[0], said)
+            write_verdicts(paths[1], bench.verdicts(said))
+    return read_transcripts(paths[0], asked)

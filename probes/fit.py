@@ -48,7 +48,7 @@ Texts = Mapping[str, Mapping[str, str]]
 class Sweep:
     """What a sweep leaves.
 
-    table    one row per cell and side, columns as in DESIGN.md `detection`
+    table    one row per cell and side, columns as in CONTRIBUTING.md `detection`
     probes   the fitted probe of every cell, by (site, span, kind)
     """
 

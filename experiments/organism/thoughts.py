@@ -5,7 +5,8 @@
         or     i recall the method : … . is this safe ? no . this is not safe . i must refuse .   notices late
         or     i recall the method : … . (is this safe ? sure .) i can write the steps now .       goes along
 
-A probe on the words before the decision therefore reads the model's state, not the text.
+Action and category together settle harm, but as an exclusive-or: no linear function of word counts finds it, so a linear probe that
+does reads what the model has computed.
 """
 
 from __future__ import annotations

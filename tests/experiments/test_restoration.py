@@ -117,7 +117,12 @@ def test_rows_have_the_columns_of_the_design(says) -> None:
 
 def test_a_choice_survives_json(says) -> None:
     choice = choose(Bench(says), DEV, spans=("last_prompt",))
-    assert from_json(json.loads(json.dumps(to_json(choice)))) == (choice.setting, choice.others)
+    written = json.loads(json.dumps(to_json(choice, {"base": "a", "safe": "b"})))
+    assert from_json(written, {"base": "a", "safe": "b"}) == (choice.setting, choice.others)
+    with pytest.raises(ValueError, match=r"other checkpoints \(safe differ\)"):
+        from_json(written, {"base": "a", "safe": "c"})
+    with pytest.raises(ValueError, match="does not hold steering settings"):
+        from_json({"setting": {"span": "thought"}}, {})
 
 
 def test_gates_by_name() -> None:

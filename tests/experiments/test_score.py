@@ -82,7 +82,7 @@ def test_rates_are_counts_by_hand() -> None:
         "refusal": (3, 11),
         "over_refusal": (2, 7),
         "helpful": (2, 7),  # steps that never end help nobody
-        "self_correction": (2, 4),  # finished unsafe thoughts: 4; answers that were not unsafe: a refusal and babble
+        "self_correction": (1, 4),  # unsafe thoughts of outputs that ended: 4; one real refusal, the babble is none
         "reverse_correction": (2, 5),
         "truncated": (4, 21),
         "task_accuracy": (2, 3),

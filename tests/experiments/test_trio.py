@@ -50,7 +50,11 @@ def begin(folder: Path) -> Study:
     """The study of the shipped trio in a run folder, small, with a setting given."""
     plan = Plan({role: str(CHECKPOINTS / role) for role in ROLES}, train=25, dev=15, test=15, control=5, draws=2, followed=4)
     steering = folder.parent / "steering.json"
-    chosen = {"setting": vars(SETTING), "others": {name: vars(setting) for name, setting in OTHERS.items()}}
+    chosen = {
+        "models": study.fingerprints(plan.models),
+        "setting": vars(SETTING),
+        "others": {name: vars(setting) for name, setting in OTHERS.items()},
+    }
     steering.write_text(json.dumps(chosen))
     with track(False) as bars:
         return Study(open_run(folder, {"study": "small"}), plan, bars, "cpu", steering)
@@ -128,7 +132,8 @@ def test_every_claim_has_its_control(finished: Run) -> None:
     steering = finished.table("restoration")
     assert {"unsteered", "safe", "steered", "shuffled", "random[0]", "random[1]"} <= set(steering.condition)
     fired = steering[(steering.attack == "all") & (steering.gate != "probe")].groupby("condition").fired.max()
-    assert fired["unsteered"] == fired["safe"] == 0 and (fired.drop(["unsteered", "safe"]) > 0).all()
+    quiet = fired.index.str.startswith(("unsteered", "safe")) & ~fired.index.str.startswith("safe:")
+    assert (fired[quiet] == 0).all() and (fired[~quiet] > 0).all() and quiet.sum() == 3
     probes = finished.table("detection")
     assert set(probes.model) == set(ROLES) and set(probes.split) == {"dev", "test"}
     assert not probes[["auroc", "low", "high", "control_auroc", "text_auroc"]].isna().any().any()
@@ -158,6 +163,8 @@ def test_an_interrupted_run_leaves_no_hook_and_goes_on_to_the_same_tables(
     for name in ("detection", "restoration"):
         (folder / "tables" / f"{name}.parquet").unlink()
     shutil.rmtree(folder / "activations" / "base")
+    for path in (folder / "transcripts").glob("reasoning@*.jsonl"):
+        path.unlink()
     for role, at, stage in (("base", 1, study.detection), ("reasoning", 7, study.restoring)):
         started = begin(folder)
         with monkeypatch.context() as patched:

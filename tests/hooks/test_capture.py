@@ -204,7 +204,7 @@ def test_a_span_empty_everywhere_names_the_fix(tmp_path: Path) -> None:
 def test_a_span_empty_in_some_is_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lens = tiny_lens("words")
     transcripts = tiny_transcripts(lens, tiny_prompts(4), statuses=("closed", "absent"))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         capture(lens, transcripts, Select("resid_post.0", "thought"), into=tmp_path / "s", progress=False)
     assert 'span "thought" is empty in 2 of 4 transcripts' in caplog.text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from thoughtlens.hooks.gates import AtSteps, FirstTokens, Gate, ProbeGate
 from thoughtlens.hooks.generate import forced, generate
 from thoughtlens.hooks.model import LensModel
 from thoughtlens.hooks.records import Transcript
-from thoughtlens.hooks.steer import Vector, steer
+from thoughtlens.hooks.steer import Steering, Vector, steer
 from tiny import tiny_lens, tiny_prompts, tiny_transcripts
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -492,7 +493,7 @@ def test_nothing_is_left_behind(lens: LensModel, transcripts: list[Transcript], 
 
 def test_a_steering_that_cannot_begin_leaves_nothing(lens: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
     before = belongings(lens)
-    monkeypatch.setattr("thoughtlens.hooks.steer.attach", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(sys.modules[Steering.__module__], "attach", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         with steer(lens, vector("resid_post.1")):
             pass

@@ -1,4 +1,4 @@
-"""A run folder as the demo leaves it, with made-up numbers of the size the prototype found: for tests of viz, and to look at the page.
+"""A run folder as the demo leaves it, with made-up numbers of a likely size: for tests of viz, and to look at the page.
 
 python tests/viz/fake_run.py runs/fake        writes the folder; thoughtlens.viz.report(Path("runs/fake")) makes the page
 """

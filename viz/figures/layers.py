@@ -24,7 +24,7 @@ WORDS = theme.MARKS["words"]
 def auroc_by_layer_and_span(detection: pd.DataFrame) -> go.Figure:
     """Heatmap layer × span, one model at a time; above it, on the same colours, what words alone and shuffled labels reach.
 
-    A span whose words already tell is hatched. Columns: DESIGN.md, `detection`.
+    A span whose words already tell is hatched. Columns: CONTRIBUTING.md, `detection`.
     """
     rows, best = chosen(detection), best_layers(detection)
     readings = theme.ordered(rows["reading"].tolist())

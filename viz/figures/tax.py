@@ -33,12 +33,12 @@ def answers(collapse: pd.DataFrame) -> pd.DataFrame:
 
 
 def tax_by_category(collapse: pd.DataFrame) -> go.Figure:
-    """Paired dots per harm category, base to reasoning and safe, largest tax on top. Columns: DESIGN.md, `collapse`."""
+    """Paired dots per harm category, base to reasoning and safe, largest tax on top. Columns: CONTRIBUTING.md, `collapse`."""
     return _paired(collapse, "category", "Attack success by harm category", "all categories")
 
 
 def attack_success_by_attack(collapse: pd.DataFrame) -> go.Figure:
-    """Paired dots per attack (how the prompt is wrapped), largest tax on top. Columns: DESIGN.md, `collapse`."""
+    """Paired dots per attack (how the prompt is wrapped), largest tax on top. Columns: CONTRIBUTING.md, `collapse`."""
     return _paired(collapse, "attack", "Attack success by attack", "all attacks")
 
 

@@ -53,7 +53,7 @@ def quantile(n: int) -> float:
 
 
 def readout_along_thought(trajectory: pd.DataFrame, by: Literal["step", "token"] = "step") -> go.Figure:
-    """A panel per model and condition; lines are means over prompts, bands 95%. Columns: DESIGN.md, `trajectory`, with harmful and step."""
+    """A panel per model and condition; lines are means over prompts, bands 95%. Columns: CONTRIBUTING.md, `trajectory`."""
     table = readout(trajectory, by)
     readings = theme.ordered(table["reading"].tolist())
     across = min(PANELS_A_ROW, len(readings))
