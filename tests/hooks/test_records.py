@@ -86,3 +86,8 @@ def test_transcripts_come_back_joined_with_their_prompts(tmp_path: Path) -> None
         read_transcripts(tmp_path / "t.jsonl", prompts)
     with pytest.raises(ValueError, match="unknown split status 'open'"):
         Transcript(prompts[0], "m", status="open")
+
+
+def test_a_line_separator_inside_a_text_does_not_cut_the_line(tmp_path: Path) -> None:
+    said = Prompt("a", "one\u2028two\x85three")
+    assert read_prompts(write_prompts(tmp_path / "prompts.jsonl", [said])) == [said]
