@@ -60,7 +60,14 @@ MARKS = {
     "words": Mark("#A17400", "diamond-open"),
     "control": Mark("#7D868F", "line-ns-open"),
 }
-OTHERS = (Mark("#B8578F", "triangle-up"), Mark("#A17400", "triangle-down"), Mark("#7D868F", "hexagon"), Mark("#3F8FC4", "pentagon"))
+OTHERS = (
+    Mark("#B8578F", "triangle-up"),
+    Mark("#A17400", "triangle-down"),
+    Mark("#7D868F", "hexagon"),
+    Mark("#3F8FC4", "pentagon"),
+    Mark("#6B4C9A", "cross"),
+    Mark("#8C5E3C", "bowtie"),
+)
 
 STARS = ("hexagram", "star-triangle-up", "star-square", "star-diamond", "star-triangle-down")
 
