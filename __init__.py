@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .hooks.select import Select
     from .hooks.steer import steer
     from .hooks.store import open_store
+    from .hooks.trio import capture_trio
     from .hooks.vector import Vector
+    from .probes.drift import drift
     from .probes.fit import fit_probes
     from .probes.vectors import steering_vector
     from .viz.report import report
@@ -30,6 +32,8 @@ _HOME = {
     "Transcript": ".hooks.records",
     "Vector": ".hooks.vector",
     "capture": ".hooks.capture",
+    "capture_trio": ".hooks.trio",
+    "drift": ".probes.drift",
     "fit_probes": ".probes.fit",
     "generate": ".hooks.generate",
     "load": ".hooks.model",
@@ -46,6 +50,8 @@ __all__ = [
     "Transcript",
     "Vector",
     "capture",
+    "capture_trio",
+    "drift",
     "fit_probes",
     "generate",
     "load",

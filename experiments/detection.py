@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..hooks.dialects import split
+from ..hooks.dialects import output_kinds, split
+from ..hooks.kinds import Kind
 from ..hooks.model import LensModel
 from ..hooks.records import Transcript
 from ..hooks.store import Store
@@ -56,11 +57,13 @@ def trajectory(store: Store, transcripts: Sequence[Transcript], probe: Probe, le
 
 def _steps(transcript: Transcript, lens: LensModel) -> list[int]:
     """For every output token the number of thought sentences finished before it; -1 outside the thought."""
-    start, stop = split(transcript.output_ids, lens.markers, lens.opened).thought
-    steps, number = [-1] * len(transcript.output_ids), 0
-    for at in range(start, stop):
+    ids = transcript.output_ids
+    parts = split(ids, lens.markers, lens.opened)
+    kinds = output_kinds(parts, len(ids))
+    steps, number = [-1] * len(ids), 0
+    for at in range(*parts.thought):
         steps[at] = number
-        number += bool(lens.markers.step_end[transcript.output_ids[at]])
+        number += kinds[at] == Kind.THOUGHT and bool(lens.markers.step_end[ids[at]])  # headings inside the thought end no step
     return steps
 
 

@@ -2,13 +2,14 @@
 
 from .artifact import load_artifact, save_artifact
 from .capture import capture
-from .dialects import DIALECTS, Dialect, Markers, Split, Stream, bind, split
-from .encode import Batch, encode, kinds_of
-from .families import FAMILIES, Family, family_of
+from .dialects import CHECKPOINTS, DIALECTS, Split, Stream, bind, choose, pieces, split
+from .encode import Batch, MissingPicture, PromptError, encode, kinds_of
+from .families import FAMILIES, Block, Family, family_of
 from .frame import Frame, token_kinds
 from .gates import Always, AtSteps, FirstTokens, ProbeGate
 from .generate import forced, generate
 from .kinds import KINDS, Kind
+from .markers import Dialect, Markers, Role
 from .model import LensModel, load, wrap
 from .reading import reading
 from .records import Prompt, Transcript, read_prompts, read_transcripts, write_prompts, write_transcripts
@@ -16,10 +17,12 @@ from .select import POOLS, Pool, Select
 from .sites import NAMES, Site, expand, parse_site
 from .spans import SPANS, Span, is_span, parse_span, resolve, streamable
 from .steer import Steering, steer
-from .store import Store, open_store
+from .store import Store, open_store, verify_store
+from .trio import aligned, capture_trio
 from .vector import Vector
 
 __all__ = [
+    "CHECKPOINTS",
     "DIALECTS",
     "FAMILIES",
     "KINDS",
@@ -29,6 +32,7 @@ __all__ = [
     "Always",
     "AtSteps",
     "Batch",
+    "Block",
     "Dialect",
     "Family",
     "FirstTokens",
@@ -36,9 +40,12 @@ __all__ = [
     "Kind",
     "LensModel",
     "Markers",
+    "MissingPicture",
     "Pool",
     "ProbeGate",
     "Prompt",
+    "PromptError",
+    "Role",
     "Select",
     "Site",
     "Span",
@@ -48,8 +55,11 @@ __all__ = [
     "Stream",
     "Transcript",
     "Vector",
+    "aligned",
     "bind",
     "capture",
+    "capture_trio",
+    "choose",
     "encode",
     "expand",
     "family_of",
@@ -62,6 +72,7 @@ __all__ = [
     "open_store",
     "parse_site",
     "parse_span",
+    "pieces",
     "read_prompts",
     "read_transcripts",
     "reading",
@@ -71,6 +82,7 @@ __all__ = [
     "steer",
     "streamable",
     "token_kinds",
+    "verify_store",
     "wrap",
     "write_prompts",
     "write_transcripts",

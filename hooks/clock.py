@@ -34,7 +34,7 @@ from .writing import Writing
 if TYPE_CHECKING:
     from .model import LensModel
 
-_OF_PROMPT = ("template", "instruction")
+_OF_PROMPT = ("template", "image", "instruction")
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,11 @@ class Clock:
         return Tick(start, ids, kinds, position, output, index, steps - step_end.long(), step_end, closing, real & ~ended)
 
     def _kinds_of_prompts(self, ids: Int64[Tensor, "b p"], real: Bool[Tensor, "b p"]) -> Int64[Tensor, "b p"]:
-        frame = self.lens.frame
-        kinds = torch.where(ids == frame.image_token_id, int(Kind.IMAGE), int(Kind.TEMPLATE))
+        kinds = torch.full_like(ids, int(Kind.TEMPLATE))
         if self._kinds_wanted:
             for row, (tokens, there, length) in enumerate(zip(ids, real, self._prompt_lengths.tolist(), strict=True)):
                 places = there.nonzero()[:length, 0]
-                kinds[row, places] = torch.tensor(prompt_kinds(tokens[places].tolist(), frame), device=ids.device)
+                kinds[row, places] = torch.tensor(prompt_kinds(tokens[places].tolist(), self.lens.frame), device=ids.device)
         return kinds
 
     def _resolved(self, span: Span, whole: Sequence[Sequence[int]]) -> Bool[Tensor, "b p"]:

@@ -1,22 +1,32 @@
 """How a model writes its thought: markers as data, splitting on token ids, whole or as tokens arrive.
 
-A dialect names the opening and closing text. Bound to a tokenizer it becomes Markers: token id sequences. A marker may be one
-token or several ordinary ones, and its edge tokens may merge with neighbours (">" with a newline), so each side is a set of
-sequences.
+A dialect gives marker texts a role. Bound to a tokenizer it becomes Markers: token id sequences (markers.py, spelling.py).
+
+    open       begins the thought                                               <think>
+    inner      a heading or tag inside it; as first marker it begins it too     ### Step 2:
+    close      ends it                                                          </think>
+    answer     ends it if nothing has yet, else only a tag                      <answer>
+    trailing   only ever a tag                                                  </answer>
+
+An output runs through three phases, and each marker moves it on (NEXT). That gives the split status:
 
     opener … closer … end      closed        thought between, answer after
     opener … end               unclosed      truncated: no answer
     … end                      absent        all of it is answer
     … closer … end             close_only    thought before the closer, answer after
-    anything with more markers multiple      thought up to the first closer, answer after it
+    … and a marker too many    multiple      thought up to the first closer, answer after it
 
-Everything after the first end token is ignored. Text before a late opener is neither thought nor answer.
+Everything after the first end token is ignored. Text before a late opener is neither thought nor answer. A token in which a marker has
+merged with its neighbour is a marker token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -24,84 +34,168 @@ from jaxtyping import Bool, Int8, Int64
 from torch import Tensor
 
 from .kinds import Kind
+from .markers import Dialect, Ids, Markers, Role
+from .spelling import Spelling, merges, spellings, step_ends, token_texts
+
+__all__ = [
+    "CHECKPOINTS",
+    "DIALECTS",
+    "NEXT",
+    "STRAY",
+    "Dialect",
+    "Markers",
+    "Phase",
+    "Role",
+    "Split",
+    "Stream",
+    "bind",
+    "choose",
+    "closing",
+    "output_kinds",
+    "pieces",
+    "split",
+]
 
 Range = tuple[int, int]
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Dialect:
-    """Opening and closing text of a thought; None for a family that marks none."""
 
-    name: str
-    open: str | None
-    close: str | None
+class Phase(IntEnum):
+    """BEFORE any marker that counts, inside the thought, after it."""
+
+    BEFORE = 0
+    THINKING = 1
+    ANSWERING = 2
+
+
+_B, _T, _A = Phase
+# fmt: off
+#               open  inner close answer trailing
+NEXT = {
+    _B:         (_T,   _T,   _A,   _A,   _B),
+    _T:         (_T,   _T,   _A,   _A,   _T),
+    _A:         (_A,   _A,   _A,   _A,   _A),
+}
+STRAY = {       # a marker too many: with a closed thought it makes the status `multiple`
+    _B:         (False, False, False, False, False),
+    _T:         (True,  False, False, False, False),
+    _A:         (True,  True,  True,  False, False),
+}
+# fmt: on
 
 
 DIALECTS = {
-    "think": Dialect("think", "<think>", "</think>"),
-    "none": Dialect("none", None, None),
+    dialect.name: dialect
+    for dialect in (
+        Dialect("think", "<think>", "</think>"),
+        Dialect("think_answer", "<think>", "</think>", answer=("<answer>",), trailing=("</answer>",)),
+        Dialect(
+            "mulberry",
+            "### Image Description:",
+            "### The final answer is:",
+            inner=("### Rationales:", "### Let's think step by step.", *(f"### Step {n}:" for n in range(1, 21))),
+        ),
+        Dialect(
+            "llava_cot",
+            "<SUMMARY>",
+            "<CONCLUSION>",
+            inner=("</SUMMARY>", "<CAPTION>", "</CAPTION>", "<REASONING>", "</REASONING>"),
+            trailing=("</CONCLUSION>",),
+        ),
+        Dialect(
+            "virgo",
+            "<|begin_of_thought|>",
+            "<|end_of_thought|>",
+            answer=("<|begin_of_solution|>",),
+            trailing=("<|end_of_solution|>",),
+        ),
+        Dialect("kimi", "◁think▷", "◁/think▷"),
+        Dialect("llamav_o1", None, None),  # no markers: four turns of a conversation
+        Dialect("none", None, None),
+    )
 }
 
-STEP_ENDINGS = (".", "?", "!", "。", "？", "！")
-_BEFORE = ("", "\n", " ", "a", "a ", ". ", ".\n\n")
-_AFTER = ("", "\n", "\n\n", " a", "a")
-
-
-@dataclass(frozen=True, eq=False)
-class Markers:
-    """A dialect bound to a tokenizer.
-
-    opens, closes   the token id sequences that write the opener and the closer, the plain one first; empty for dialect "none"
-    step_end        [vocab] true where a token ends a step: its text ends in . ? ! or holds a newline
-    eos_ids         tokens that end an output
-    """
-
-    dialect: Dialect
-    opens: tuple[tuple[int, ...], ...]
-    closes: tuple[tuple[int, ...], ...]
-    step_end: Bool[Tensor, " vocab"]
-    eos_ids: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for a, b in ((a, b) for a in self.opens for b in self.closes):
-            if a == b[-len(a) :] or b == a[-len(b) :]:
-                raise ValueError(
-                    f"opener {a} and closer {b} end in the same tokens, so one is always taken for the other. Choose other markers."
-                )
-
-    @property
-    def open_ids(self) -> tuple[int, ...]:
-        return self.opens[0] if self.opens else ()
-
-    @property
-    def close_ids(self) -> tuple[int, ...]:
-        return self.closes[0] if self.closes else ()
+# what a checkpoint's name holds (in any case), model types ("" any), and the dialect it was trained to write; the first row that fits
+CHECKPOINTS = (
+    (r"r1[-_]?onevision", "qwen2_5_vl", "think"),
+    (r"mm[-_]?eureka", "qwen2_5_vl internvl", "think_answer"),
+    (r"mulberry", "qwen2_vl llava_next mllama", "mulberry"),
+    (r"llamav[-_]?o1", "mllama", "llamav_o1"),
+    (r"llava[-_]?(cot|o1)|llama-3\.2v.*cot", "mllama", "llava_cot"),
+    (r"virgo", "qwen2_vl", "virgo"),
+    (r"kimi[-_]?vl.*thinking", "", "kimi"),
+    (r"qwen3[-_]?vl.*thinking", "qwen3_vl qwen3_vl_moe", "think"),
+    (r"glm[-_]?4\.1v.*thinking", "glm4v", "think_answer"),
+)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where thought, answer and markers lie: half-open ranges into the output ids."""
+    """Where thought, answer and markers lie: half-open ranges into the output ids.
+
+    markers   all of them, also inside thought and answer
+    tags      those of the roles inner, answer and trailing, which are no part of the text of a thought or an answer
+    """
 
     status: str
     thought: Range
     answer: Range
     markers: tuple[Range, ...]
+    tags: tuple[Range, ...] = ()
 
 
 def bind(dialect: Dialect | str, tokenizer: Any, eos_ids: Iterable[int]) -> Markers:
-    """Markers of `dialect` for this tokenizer. ValueError where the dialect is unknown or the tokenizer cannot write its markers."""
+    """Markers of `dialect` for this tokenizer.
+
+    ValueError where the dialect is unknown or the tokenizer cannot write an opener, closer or answer marker. A heading or trailing tag
+    that it cannot write is left out: no output can hold it.
+    """
     if isinstance(dialect, str):
         if dialect not in DIALECTS:
             raise ValueError(f"unknown dialect {dialect!r}; known are {', '.join(DIALECTS)}. Or pass Dialect(name, open, close).")
         dialect = DIALECTS[dialect]
-    opens = _spellings(dialect.open, tokenizer)
-    closes = _spellings(dialect.close, tokenizer)
-    for text, found in ((dialect.open, opens), (dialect.close, closes)):
-        if text is not None and not found:
+    return _bound(dialect, tokenizer, tuple(eos_ids), token_texts(tokenizer))
+
+
+def choose(model_type: str, name: str, tokenizer: Any, eos_ids: Iterable[int], dialect: Dialect | str | None = None) -> Markers:
+    """Markers of the dialect given; else of the one that CHECKPOINTS knows for this checkpoint; else "think", or "none" for a tokenizer
+    that cannot write it.
+
+    model_type   as in the config
+    name         of the checkpoint: folder name or hub id
+    """
+    if dialect is not None:
+        return bind(dialect, tokenizer, eos_ids)
+    texts, eos_ids = token_texts(tokenizer), tuple(eos_ids)
+    for pattern, types, known in CHECKPOINTS:
+        if re.search(pattern, name, re.IGNORECASE) and model_type in (types.split() or [model_type]):
+            try:
+                return _bound(DIALECTS[known], tokenizer, eos_ids, texts)
+            except ValueError as error:
+                log.warning("%s is known to write dialect %r, but %s Going on as if it were not known.", name, known, error)
+                break
+    try:
+        return _bound(DIALECTS["think"], tokenizer, eos_ids, texts)
+    except ValueError:
+        return _bound(DIALECTS["none"], tokenizer, eos_ids, texts)
+
+
+def _bound(dialect: Dialect, tokenizer: Any, eos_ids: Ids, texts: Sequence[str]) -> Markers:
+    found: list[tuple[Role, list[Spelling]]] = []
+    joined = "\n".join(texts)
+    taken: set[int] = set()  # tokens that hold one marker and more; the first marker in them counts
+    for role, text in dialect.markers:
+        ways = [way for way in spellings(text, tokenizer, texts, joined) if len(way.ids) > 1 or way.ids[0] not in taken]
+        taken.update(way.ids[0] for way in ways if len(way.ids) == 1 and texts[way.ids[0]].strip() != text)
+        found.append((role, ways))
+        if not ways and role in (Role.OPEN, Role.CLOSE, Role.ANSWER):
             raise ValueError(
                 f'dialect {dialect.name!r}: this tokenizer cannot write {text!r}. Pass dialect="none", or a Dialect with its own markers.'
             )
-    return Markers(dialect, opens, closes, _step_ends(tokenizer), tuple(eos_ids))
+    merged = merges((way for _, ways in found for way in ways), texts)
+    opens, inners, closes, answers, trailings = (tuple(way.ids for its, ways in found if its == role for way in ways) for role in Role)
+    return Markers(dialect, opens, closes, step_ends(texts), eos_ids, inners, answers, trailings, merged.heads, merged.tails, merged.shared)
 
 
 def split(output_ids: Sequence[int], markers: Markers, opened: bool = False) -> Split:
@@ -111,18 +205,25 @@ def split(output_ids: Sequence[int], markers: Markers, opened: bool = False) -> 
     opened       the prompt already ended in the opener
     """
     end = next((i for i, token in enumerate(output_ids) if token in markers.eos_ids), len(output_ids))
-    found = _find(output_ids[:end], markers)
+    found = list(_find(output_ids[:end], markers))
+    phase, begin, closer, stray = Phase.THINKING if opened else Phase.BEFORE, 0, (end, end), False
+    started = opened
+    for start, stop, role in found:
+        after = NEXT[phase][role]
+        stray |= STRAY[phase][role]
+        if (phase, after) == (Phase.BEFORE, Phase.THINKING):
+            begin, started = stop, True
+        if after == Phase.ANSWERING != phase:
+            closer = (start, stop)
+        phase = after
     where = tuple((start, stop) for start, stop, _ in found)
-    if not found and not opened:
-        return Split("absent", (0, 0), (0, end), ())
-    begin = 0 if opened or not found[0][2] else found[0][1]
-    closer = next(((start, stop) for start, stop, opens in found if not opens), None)
-    if closer is None:
-        return Split("unclosed", (begin, end), (end, end), where)
-    started = opened or found[0][2]
-    expected = 1 if opened or not started else 2
-    status = "multiple" if len(found) > expected else "closed" if started else "close_only"
-    return Split(status, (begin, closer[0]), (closer[1], end), where)
+    tags = tuple((start, stop) for start, stop, role in found if role not in (Role.OPEN, Role.CLOSE))
+    if phase == Phase.BEFORE:
+        return Split("absent", (0, 0), (0, end), where, tags)
+    thought = (begin, max(begin, closer[0]))  # opener and closer may share a token
+    if phase == Phase.THINKING:
+        return Split("unclosed", thought, (end, end), where, tags)
+    return Split("multiple" if stray else "closed" if started else "close_only", thought, (closer[1], end), where, tags)
 
 
 def output_kinds(parts: Split, length: int) -> list[int]:
@@ -132,6 +233,23 @@ def output_kinds(parts: Split, length: int) -> list[int]:
         for start, stop in ranges:
             kinds[start:stop] = [int(kind)] * (stop - start)
     return kinds
+
+
+def pieces(output_ids: Sequence[int], parts: Split) -> tuple[list[int], list[int]]:
+    """The tokens of the thought and of the answer, to be decoded: without headings and tags, which are not their words.
+
+    A second opener or closer stays, so that no text hides that there were two.
+    """
+    tags = {at for start, stop in parts.tags for at in range(start, stop)}
+    thought, answer = ([output_ids[at] for at in range(*part) if at not in tags] for part in (parts.thought, parts.answer))
+    return thought, answer
+
+
+def closing(output_ids: Sequence[int], markers: Markers) -> int | None:
+    """Index of the last token of the marker that ends the thought; None where nothing ends one."""
+    end = next((i for i, token in enumerate(output_ids) if token in markers.eos_ids), len(output_ids))
+    ends = (stop - 1 for _, stop, role in _find(output_ids[:end], markers) if NEXT[Phase.THINKING][role] == Phase.ANSWERING)
+    return next(ends, None)
 
 
 class Stream:
@@ -147,7 +265,7 @@ class Stream:
         self.opened = opened
         self.ids: list[list[int]] = [[] for _ in range(rows)]
         self._free = [0] * rows
-        self._seen: list[list[bool]] = [[] for _ in range(rows)]
+        self._phase = [Phase.THINKING if opened else Phase.BEFORE] * rows
         self._ended = [False] * rows
 
     def step(self, ids: Int64[Tensor, " b"], active: Bool[Tensor, " b"] | None = None) -> Int8[Tensor, " b"]:
@@ -164,60 +282,24 @@ class Stream:
         return [output_kinds(split(ids, self.markers, self.opened), len(ids)) for ids in self.ids]
 
     def _take(self, row: int, token: int) -> int:
-        ids, seen = self.ids[row], self._seen[row]
+        ids = self.ids[row]
         ids.append(token)
         if self._ended[row] or token in self.markers.eos_ids:
             self._ended[row] = True
             return int(Kind.TEMPLATE)
-        for opens, spellings in ((True, self.markers.opens), (False, self.markers.closes)):
-            for spelling in spellings:
-                if len(ids) - len(spelling) >= self._free[row] and tuple(ids[-len(spelling) :]) == spelling:
-                    self._free[row] = len(ids)
-                    seen.append(opens)
-                    return int(Kind.MARKER)
-        thinking = (self.opened or bool(seen and seen[0])) and False not in seen
-        return int(Kind.THOUGHT if thinking else Kind.ANSWER)
+        marker = self.markers.ending(ids, len(ids), self._free[row])
+        if marker is not None:
+            self._free[row] = self.markers.free(ids, len(ids))
+            self._phase[row] = NEXT[self._phase[row]][marker[1]]
+            return int(Kind.MARKER)
+        return int(Kind.THOUGHT if self._phase[row] == Phase.THINKING else Kind.ANSWER)
 
 
-def _find(ids: Sequence[int], markers: Markers) -> list[tuple[int, int, bool]]:
-    """(start, stop, is opener) of each marker, none overlapping, in order of their last token."""
-    ids = tuple(ids)
-    found: list[tuple[int, int, bool]] = []
-    spellings = [(s, True) for s in markers.opens] + [(s, False) for s in markers.closes]
-    last = {s[-1] for s, _ in spellings}
-    for stop, token in enumerate(ids, 1):
-        if token not in last:
-            continue
-        free = found[-1][1] if found else 0
-        match = next(
-            ((stop - len(s), stop, opens) for s, opens in spellings if stop - len(s) >= free and ids[stop - len(s) : stop] == s), None
-        )
-        if match:
-            found.append(match)
-    return found
-
-
-def _spellings(text: str | None, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
-    """Token sequences that write `text`: alone, and as it comes out between neighbours where the tokenizer reports offsets."""
-    if text is None:
-        return ()
-    found: list[tuple[int, ...]] = []
-    for before in _BEFORE if tokenizer.is_fast else ("",):
-        for after in _AFTER if tokenizer.is_fast else ("",):
-            whole = before + text + after
-            start, stop = len(before), len(before) + len(text)
-            encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
-            offsets = encoded["offset_mapping"] if tokenizer.is_fast else [(0, stop)] * len(encoded["input_ids"])
-            ids = tuple(i for i, (a, b) in zip(encoded["input_ids"], offsets, strict=True) if a < stop and b > start)
-            if ids and ids not in found and tokenizer.decode(ids).strip() == text:
-                found.append(ids)
-    return tuple(found)
-
-
-def _step_ends(tokenizer: Any) -> Bool[Tensor, " vocab"]:
-    every = [[i] for i in range(len(tokenizer))]
-    if tokenizer.is_fast:
-        texts = tokenizer.backend_tokenizer.decode_batch(every, skip_special_tokens=False)
-    else:
-        texts = tokenizer.batch_decode(every, clean_up_tokenization_spaces=False)
-    return torch.tensor([text.strip(" ").endswith(STEP_ENDINGS) or "\n" in text for text in texts], dtype=torch.bool)
+def _find(ids: Sequence[int], markers: Markers) -> Iterator[tuple[int, int, Role]]:
+    """(start, stop, role) of each marker in order of their last token; two overlap in no more than a shared token."""
+    free = 0
+    for stop in range(1, len(ids) + 1):
+        marker = markers.ending(ids, stop, free)
+        if marker is not None:
+            free = markers.free(ids, stop)
+            yield marker[0], stop, marker[1]

@@ -19,7 +19,6 @@ from .attach import place
 from .clock import Clock, Tick, on_time
 from .gates import Always, AtSteps, FirstTokens, Gate, ProbeGate, evaluate, leaves
 from .operators import wide
-from .sites import expand
 from .spans import parse_span
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Opening:
     """
 
     def __init__(self, gate: ProbeGate, lens: LensModel) -> None:
-        (self.site,) = expand(gate.site, lens.n_layers)
+        (self.site,) = lens.expand(gate.site)
         if gate.weight.numel() != lens.width:
             raise ValueError(
                 f"the gate at {gate.site} has a weight of width {gate.weight.numel()}, {lens.name} has {lens.width}. "

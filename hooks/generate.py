@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,9 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import GenerationConfig
 
-from .dialects import split
+from .dialects import pieces, split
 from .encode import Batch, Side, encode
+from .planning import Labels, batched
+from .recording import Kept, Recorder, recording
 from .records import Prompt, Transcript
+from .select import Select
 
 if TYPE_CHECKING:
     from .model import LensModel
@@ -39,6 +44,9 @@ def generate(
     condition: str | None = None,
     progress: bool = True,
     temperature: float | None = None,
+    where: Select | None = None,
+    into: str | Path | None = None,
+    labels: Labels | None = None,
 ) -> list[Transcript]:
     """Let the model write an output for each prompt; transcripts come in the order of the prompts.
 
@@ -46,10 +54,13 @@ def generate(
     prefixes         per prompt output ids already written, replayed before going on (a fixed thought, say); part of the transcript's output
     condition        name of the run in tables; left out, "unsteered" or what is steered
     temperature      None is greedy; else sampling from the whole distribution (torch.manual_seed makes it repeatable)
+    where, into      keep these hidden states as they are computed, in a store at the folder `into` (open_store reads it); see recording.py
+    labels           prompt id -> further columns for the store's index
 
     Plain greedy or sampled decoding whatever the checkpoint's generation config says: no penalties, no top-k. That config is not changed.
     The image placeholder is never written, since no model can be run over it again.
-    Raises ValueError for a prefix that has already ended, a config that asks for beams, and prompts the model cannot take (see encode).
+    Raises ValueError for a prefix that has already ended, a config that asks for beams, prompts the model cannot take (see encode), and
+    hidden states that cannot be kept.
     """
     given = [()] * len(prompts) if prefixes is None else [tuple(prefix) for prefix in prefixes]
     if lens.steering is not None:
@@ -58,14 +69,17 @@ def generate(
     if condition is None:
         condition = "unsteered" if lens.steering is None else _condition(lens)
     written: dict[int, Transcript] = {}
-    with _bar(progress) as bar:
+    with _recorder(lens, prompts, where, into, labels, config, condition) as recorder, _bar(progress) as bar:
         task = bar.add_task(f"generate {lens.name}", total=len(prompts))
         for chosen in _by_length(lens, prompts, given, batch_size):
             batch = encode(lens, [prompts[i] for i in chosen], prefixes=[given[i] for i in chosen])
-            outputs, fired = _run(lens, batch, chosen, config)
+            kept = recorder.begin(batch, config) if recorder is not None else None
+            outputs, fired = _run(lens, batch, chosen, config, kept)
             for row, (i, output) in enumerate(zip(chosen, outputs, strict=True)):
                 prompt_ids = batch.ids[row][: int(batch.prompt_lengths[row])]
                 written[i] = _transcript(lens, prompts[i], condition, prompt_ids, (*given[i], *output), fired[row])
+            if recorder is not None and kept is not None:
+                recorder.store(kept, chosen, [written[i] for i in chosen])
             bar.advance(task, len(chosen))
     return [written[i] for i in range(len(prompts))]
 
@@ -132,7 +146,7 @@ def _config(
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
         num_beams=1,
-        suppress_tokens=[lens.frame.image_token_id],
+        suppress_tokens=[] if lens.frame.image_token_id is None else [lens.frame.image_token_id],
         num_return_sequences=1,
         repetition_penalty=1.0,
         use_cache=True,
@@ -147,17 +161,18 @@ def _by_length(lens: LensModel, prompts: Sequence[Prompt], prefixes: Sequence[Se
     texts = lens.tokenizer([prompt.text for prompt in prompts], add_special_tokens=False)["input_ids"] if prompts else []
     sizes = [(len(prompt.images), len(text) + len(prefix)) for prompt, text, prefix in zip(prompts, texts, prefixes, strict=True)]
     order = sorted(range(len(prompts)), key=lambda i: (sizes[i], i))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    return batched(lens, order, [len(prompt.images) for prompt in prompts], batch_size)
 
 
-def _run(lens: LensModel, batch: Batch, chosen: Sequence[int], config: GenerationConfig) -> tuple[list[list[int]], list[int]]:
+def _run(
+    lens: LensModel, batch: Batch, chosen: Sequence[int], config: GenerationConfig, kept: Kept | None
+) -> tuple[list[list[int]], list[int]]:
     """New tokens of each row, through the end token if it came, and how many tokens were steered."""
     steering = lens.steering
     if steering is not None:
         steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen))
     try:
-        ids = lens.model.generate(**batch.inputs, generation_config=config)  # type: ignore[operator]
+        ids = lens.model.generate(**batch.inputs, generation_config=config) if kept is None else kept.generate()  # type: ignore[operator]
     finally:
         if steering is not None:
             steering.expect(None)
@@ -166,7 +181,9 @@ def _run(lens: LensModel, batch: Batch, chosen: Sequence[int], config: Generatio
         row[: next((n for n, token in enumerate(row, 1) if token in ends), len(row))]
         for row in ids[:, batch.inputs["input_ids"].shape[1] :].tolist()
     ]
-    return rows, [0] * len(rows) if steering is None else steering.fired.tolist()
+    if steering is None:
+        return rows, [0] * len(rows)
+    return rows, steering.fired.tolist() if kept is None else kept.fired
 
 
 def _transcript(
@@ -174,9 +191,10 @@ def _transcript(
 ) -> Transcript:
     ended = output_ids[-1] in lens.markers.eos_ids
     parts = split(output_ids, lens.markers, lens.opened)
+    thought, answer = pieces(output_ids, parts)
 
-    def text(start: int, stop: int) -> str:
-        return str(lens.tokenizer.decode(output_ids[start:stop], skip_special_tokens=False))
+    def text(ids: Sequence[int]) -> str:
+        return str(lens.tokenizer.decode(ids, skip_special_tokens=False))
 
     return Transcript(
         prompt=prompt,
@@ -184,13 +202,32 @@ def _transcript(
         condition=condition,
         prompt_ids=tuple(prompt_ids),
         output_ids=output_ids,
-        text=text(0, len(output_ids) - ended),
+        text=text(output_ids[: len(output_ids) - ended]),
         ended=ended,
         status=parts.status,
-        thought=text(*parts.thought).strip(),
-        answer=text(*parts.answer).strip(),
+        thought=text(thought).strip(),
+        answer=text(answer).strip(),
         fired=fired,
     )
+
+
+def _recorder(
+    lens: LensModel,
+    prompts: Sequence[Prompt],
+    where: Select | None,
+    into: str | Path | None,
+    labels: Labels | None,
+    config: GenerationConfig,
+    condition: str,
+) -> AbstractContextManager[Recorder | None]:
+    if (where is None) != (into is None) or (where is None and labels is not None):
+        raise ValueError(
+            "where= says which hidden states to keep, into= in which folder, labels= with which columns: pass where and into, or none."
+        )
+    if where is None or into is None:
+        return nullcontext()
+    job = {"condition": condition, "max_new_tokens": config.max_new_tokens, "temperature": config.temperature}
+    return recording(lens, prompts, where, into, labels=labels, job=job)
 
 
 def _condition(lens: LensModel) -> str:

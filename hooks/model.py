@@ -1,29 +1,34 @@
 """Loading a model and the facts about it that everything else leans on.
 
 load() refuses a damaged checkpoint, an architecture without an entry, weights that would be left random, and a model whose layers do
-not behave as the entry says: each layer must fire once in a small forward and return a tensor of the model's width.
+not behave as the entry says (selfcheck.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
 
-from .checkpoint import find_checkpoint, fingerprint, weight_files
-from .dialects import Dialect, Markers, bind
-from .encode import Batch, Side, encode, kinds_of, messages
-from .families import Family, family_of
+from .checkpoint import find_adapter, find_checkpoint, fingerprint, weight_files
+from .dialects import Dialect, Markers, choose
+from .encode import Batch, Side, encode, kinds_of
+from .families import Block, Family, blocks_of, family_of
 from .frame import Frame, find_frame
-from .processors import load_processor
-from .records import Prompt
+from .loading import check_options, load_weights, without_peft
+from .processors import load_processor, tokenizer_of
+from .selfcheck import check
+from .sites import Site, expand
 
 if TYPE_CHECKING:
     from .steer import Steering
@@ -44,7 +49,8 @@ class LensModel:
     frame         its chat template as token ids
     name          folder or hub name, as it appears in tables
     path          folder it was loaded from; None for a model made in memory
-    fingerprint   sha256 over configuration and weights
+    fingerprint   sha256 over configuration and weights, and adapter if there is one
+    template      arguments of the chat template, such as {"enable_thinking": False}
     steering      what steer() has installed, if it is active
     """
 
@@ -58,6 +64,7 @@ class LensModel:
     name: str
     path: Path | None
     fingerprint: str
+    template: Mapping[str, Any] = field(default_factory=dict)
     steering: Steering | None = None
 
     @property
@@ -76,20 +83,42 @@ class LensModel:
         return len(self.layers)
 
     @property
+    def text_config(self) -> Any:
+        """The configuration of the decoder."""
+        return self.model.config.get_text_config()
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """What each layer is made of."""
+        return blocks_of(self.family, self.text_config)
+
+    def expand(self, asked: str | Site | Iterable[str | Site]) -> list[Site]:
+        """The sites meant, each once, in the order asked; a name alone means every layer that has it. ValueError for one not here."""
+        return expand(asked, self.n_layers, [block.site for block in self.blocks])
+
+    @property
+    def deepstack(self) -> range:
+        """Layers after which visual features are added at image tokens."""
+        return range(len(attrgetter(self.family.deepstack)(self.model.config)) if self.family.deepstack else 0)
+
+    @property
     def width(self) -> int:
-        return int(self.model.config.get_text_config().hidden_size)
+        return int(self.text_config.hidden_size)
 
     @property
     def n_heads(self) -> int:
-        return int(self.model.config.get_text_config().num_attention_heads)
+        return int(self.text_config.num_attention_heads)
 
     @property
     def context(self) -> int:
-        return int(self.model.config.get_text_config().max_position_embeddings)
+        return int(self.text_config.max_position_embeddings)
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where token ids go: the device of the input embeddings, or where they run if they are offloaded."""
+        embeddings: Any = self.model.get_input_embeddings()
+        held = embeddings.weight.device
+        return torch.device(embeddings._hf_hook.execution_device) if held.type == "meta" else held
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,105 +141,101 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     revision: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    attention: str | None = None,
+    adapter: str | Path | None = None,
+    quantize: Literal["4bit", "8bit"] | None = None,
+    offline: bool = False,
     dialect: Dialect | str | None = None,
     family: Family | None = None,
+    template: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> LensModel:
     """Load a checkpoint from a folder or the hub.
 
-    device    default: cuda if there is one, else cpu
-    dtype     default: float32 on the CPU, the checkpoint's own elsewhere
-    dialect   default: "think" if the tokenizer can write it, else "none"
-    family    architecture facts for a model without an entry
+    device       default: cuda if there is one, else cpu
+    dtype        default: float32 on the CPU, the checkpoint's own elsewhere and with a device_map
+    revision     of a hub id: branch, tag or commit
+    device_map   instead of device: spread the layers over devices, "auto" or module path -> device (needs accelerate)
+    attention    attention implementation of transformers: "eager", "sdpa", "flash_attention_2"; default: transformers' choice
+    adapter      folder of a PEFT adapter, put into the model in place (needs peft)
+    quantize     "4bit" or "8bit" weights (needs bitsandbytes)
+    offline      fetch nothing
+    dialect      default: by the checkpoint's name, else "think" if the tokenizer can write it, else "none"
+    family       architecture facts for a model without an entry
+    template     arguments of the chat template, such as {"enable_thinking": False}
     """
-    folder = find_checkpoint(path, revision)
+    check_options(device, device_map, quantize, adapter)
+    folder = find_checkpoint(path, revision, offline=offline)
+    if trust_remote_code:
+        log.warning("%s: trust_remote_code=True runs Python code that comes with the checkpoint, with all your rights", path)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     family = family or family_of(config)
     files = weight_files(folder)
+    patch = None if adapter is None else find_adapter(adapter)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     processor = load_processor(folder, config.model_type, trust_remote_code)
-    auto: Any = AutoModelForImageTextToText
-    model, report = auto.from_pretrained(
-        folder,
-        dtype=dtype or (torch.float32 if place.type == "cpu" else "auto"),
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-    )
-    if report["missing_keys"] or report["mismatched_keys"]:
-        lost = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
-        raise ValueError(
-            f"{folder} has no fitting weights for {len(lost)} parameters, first {lost[0]!r}: they would be random. "
-            "Save the whole model again."
-        )
-    if report["unexpected_keys"]:
-        extra = sorted(report["unexpected_keys"])
-        log.warning("%s: %d weights have no place in this architecture and are not used, first %r", folder, len(extra), extra[0])
     name = folder.resolve().name if Path(path).is_dir() else str(path)
-    return wrap(model.to(place), processor, name=name, path=folder, dialect=dialect, family=family, sha=fingerprint(folder, files))
+    model = load_weights(
+        folder,
+        config,
+        family,
+        place=place,
+        dtype=dtype,
+        device_map=device_map,
+        attention=attention,
+        adapter=patch,
+        quantize=quantize,
+        trust_remote_code=trust_remote_code,
+    )
+    if patch is not None:
+        name = f"{name}+{patch.resolve().name}"
+    sha = fingerprint(folder, files, adapter=patch, quantize=quantize)
+    return wrap(model, processor, name=name, path=folder, dialect=dialect, family=family, template=template, sha=sha)
 
 
 def wrap(
-    model: PreTrainedModel,
+    model: Any,
     processor: Any,
     *,
     name: str,
     path: Path | None = None,
     dialect: Dialect | str | None = None,
     family: Family | None = None,
+    template: Mapping[str, Any] | None = None,
     sha: str | None = None,
 ) -> LensModel:
-    """A LensModel around a model already in memory, checked like a loaded one. `sha` left out: computed from the weights."""
+    """A LensModel around a model already in memory, checked like a loaded one.
+
+    model       a model of transformers, or a PeftModel, whose base model is taken with the adapter in it
+    processor   its processor, or the tokenizer of a model without pictures
+    sha         its fingerprint; left out, computed from the weights
+    """
+    model = without_peft(model)
     family = family or family_of(model.config)
-    tokenizer = processor.tokenizer
+    tokenizer = tokenizer_of(processor)
     eos = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos = tokenizer.eos_token_id if eos is None else eos
     if eos is None:
         raise ValueError(f"{name} names no end token, in its generation config or its tokenizer. Set model.generation_config.eos_token_id.")
-    markers = _markers(dialect, tokenizer, eos if isinstance(eos, list) else [eos])
-    frame = find_frame(_renderer(processor), _two_words(tokenizer), int(getattr(model.config, family.image_token)))
+    markers = choose(model.config.model_type, name, tokenizer, eos if isinstance(eos, list) else [eos], dialect)
+    template = _checked(template or {}, processor, name)
+    image_token = None if family.image_token is None else int(getattr(model.config, family.image_token))
+    frame = find_frame(processor, image_token, template)
     model.train(False)
-    lens = LensModel(model, processor, tokenizer, family, markers.dialect, markers, frame, name, path, sha or _sha(model))
-    _check(lens)
+    lens = LensModel(model, processor, tokenizer, family, markers.dialect, markers, frame, name, path, sha or _sha(model), template)
+    check(lens)
     return lens
 
 
-def _markers(dialect: Dialect | str | None, tokenizer: Any, eos_ids: Sequence[int]) -> Markers:
-    if dialect is not None:
-        return bind(dialect, tokenizer, eos_ids)
-    try:
-        return bind("think", tokenizer, eos_ids)
-    except ValueError:
-        return bind("none", tokenizer, eos_ids)
-
-
-def _renderer(processor: Any) -> Any:
-    bos = processor.tokenizer.bos_token
-
-    def render(text: str, pictures: int, system: str | None) -> list[int]:
-        asked = messages(Prompt("sentinel", text, system=system), [None] * pictures)
-        rendered = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        special = bos is None or not rendered.startswith(bos)
-        ids: list[int] = processor.tokenizer(rendered, add_special_tokens=special)["input_ids"]
-        return ids
-
-    return render
-
-
-def _two_words(tokenizer: Any) -> tuple[str, str]:
-    """Two plain words of the vocabulary, one token each, that begin and end with different letters."""
-    special = set(tokenizer.all_special_ids)
-    first = ""
-    for i in range(len(tokenizer)):
-        word = "" if i in special else tokenizer.decode([i]).strip()
-        if not (word.isascii() and word.isalpha() and len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1):
-            continue
-        if not first:
-            first = word
-        elif word[0] != first[0] and word[-1] != first[-1]:
-            return first, word
-    raise ValueError(
-        "the tokenizer has no two plain words to find the chat template's own tokens with. Check that it was saved with its vocabulary."
-    )
+def _checked(template: Mapping[str, Any], processor: Any, name: str) -> dict[str, Any]:
+    """The template's arguments. ValueError for one that it does not read: jinja would pass over it in silence."""
+    if strange := [key for key in template if not re.search(rf"\b{re.escape(key)}\b", str(processor.chat_template))]:
+        raise ValueError(
+            f"the chat template of {name} does not read {strange[0]!r}, so template={dict(template)} would change nothing. "
+            "Check the spelling; the template is in lens.processor.chat_template."
+        )
+    return dict(template)
 
 
 def _sha(model: PreTrainedModel) -> str:
@@ -220,52 +245,3 @@ def _sha(model: PreTrainedModel) -> str:
             f"{key} {value.dtype} {tuple(value.shape)}".encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()
-
-
-@torch.no_grad()
-def _check(lens: LensModel) -> None:
-    config = lens.model.config.get_text_config()
-    for path in (lens.family.layers, lens.family.inner):
-        try:
-            lens.model.get_submodule(path)
-        except AttributeError as error:
-            raise ValueError(
-                f"{lens.name}: the family entry names {path!r}, which the model does not have. "
-                "Correct the entry; print(model) shows the paths."
-            ) from error
-    if lens.n_layers != config.num_hidden_layers:
-        raise ValueError(
-            f"{lens.name}: {lens.n_layers} layers at {lens.family.layers!r}, the configuration says {config.num_hidden_layers}. "
-            "Correct the family entry."
-        )
-    for path in (lens.family.attention, lens.family.mlp, f"{lens.family.attention}.{lens.family.out}"):
-        for number, layer in enumerate(lens.layers):
-            try:
-                layer.get_submodule(path)
-            except AttributeError as error:
-                raise ValueError(
-                    f"{lens.name}: layer {number} has no {path!r}, which the family entry names. Correct the entry."
-                ) from error
-    ids = torch.tensor([[*lens.frame.lead, *lens.frame.tail][-8:]], device=lens.device)
-    fired: list[tuple[int, Any]] = []
-    handles = [
-        layer.register_forward_hook(lambda _module, _args, output, number=number: fired.append((number, output)))
-        for number, layer in enumerate(lens.layers)
-    ]
-    try:
-        lens.inner(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if [number for number, _ in fired] != list(range(lens.n_layers)):
-        raise ValueError(
-            f"{lens.name}: in one forward the layers fired as {[n for n, _ in fired]}, expected each once in order. "
-            f"Correct {lens.family.layers!r}."
-        )
-    wanted = (1, ids.shape[1], lens.width)
-    for number, output in fired:
-        if not isinstance(output, Tensor) or tuple(output.shape) != wanted:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"{lens.name}: layer {number} returned {shape}, expected a tensor {wanted}. This architecture needs an entry of its own."
-            )

@@ -1,10 +1,18 @@
-"""Select: sites × spans, pooled. The same value says what is read and where steering acts."""
+"""Select: sites × spans, pooled. The same value says what is read and where steering acts.
+
+As text, for command lines and run folders, with blanks anywhere between the parts:
+
+    sites @ spans | pool          resid_post,mlp_out.3 @ last_prompt,thought@0.5 | mean
+    sites @ spans                 the pool left out is mean
+
+The first @ parts sites from spans, so that a span may have one of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from .sites import Site, parse_site
 from .spans import Span, parse_span
@@ -42,6 +50,20 @@ class Select:
         object.__setattr__(self, "spans", tuple(dict.fromkeys(str(parse_span(span)) for span in spans)))
         object.__setattr__(self, "pool", pool)
 
+    def __str__(self) -> str:
+        return f"{','.join(self.sites)} @ {','.join(self.spans)} | {self.pool}"
+
+    @classmethod
+    def parse(cls, text: str) -> Select:
+        """The selection that str() writes. ValueError names what is wrong."""
+        sites, at, rest = text.partition("@")
+        spans, bar, pool = rest.partition("|")
+        if not at or (bar and not pool.strip()):
+            raise ValueError(
+                f'a selection is written "sites @ spans | pool", for example "resid_post @ last_prompt,thought@0.5 | mean"; got {text!r}'
+            )
+        return cls(_listed(sites), _listed(spans), cast(Pool, pool.strip()) if bar else "mean")
+
     def to_dict(self) -> dict[str, Any]:
         return {"sites": list(self.sites), "spans": list(self.spans), "pool": self.pool}
 
@@ -50,3 +72,7 @@ class Select:
         if missing := {"sites", "spans", "pool"} - row.keys():
             raise ValueError(f"a selection has the fields sites, spans, pool; {sorted(missing)[0]!r} is missing in {dict(row)}")
         return cls(row["sites"], row["spans"], row["pool"])
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text.strip() else []

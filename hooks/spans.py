@@ -7,9 +7,10 @@
     thought[:16]  thought[-8:]  thought[4:8]                   windows, counted in tokens of the span
     thought@0.5                                                the token at a fraction of the span, 0 first, 1 last
 
-last_prompt is the state the output is begun from; thought_last, the last token of the closing marker, the state the answer is
-begun from (none for an unclosed thought). Step i ends at the i-th token of the thought that ends a sentence or line; negative i
-count from the end; words after the last such token are no step.
+last_prompt is the state the output is begun from; thought_last, the last token of the marker that closed the thought, the state the
+answer is begun from (none for an unclosed thought). Headings and tags inside a thought are markers and in no step or window of it. Step i
+ends at the i-th token of the thought that ends a sentence or line; negative i count from the end; words after the last such token are no
+step.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import torch
 from jaxtyping import Int8, Int64
 from torch import Tensor
 
-from .dialects import Markers
+from .dialects import Markers, closing
 from .frame import Frame, token_kinds
 from .kinds import KINDS, Kind
 
@@ -52,7 +54,7 @@ class Span:
         if self.window is not None:
             start, stop = ("" if end is None else end for end in self.window)
             return f"{self.base}[{start}:{stop}]"
-        return self.base if self.fraction is None else f"{self.base}@{self.fraction:g}"
+        return self.base if self.fraction is None else f"{self.base}@{_decimal(self.fraction)}"
 
 
 def parse_span(text: str | Span) -> Span:
@@ -132,6 +134,12 @@ def resolve(
     return torch.tensor(stretch, dtype=torch.int64)
 
 
+def _decimal(fraction: float) -> str:
+    """The shortest decimal that reads back as the same number, never with an exponent: 0.5, 1, 0.00001."""
+    text = f"{Decimal(repr(fraction)):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _base(span: Span, codes: list[int], tokens: list[int], markers: Markers, end: int) -> list[int]:
     def of(kind: Kind) -> list[int]:
         return [i for i, code in enumerate(codes) if code == kind]
@@ -166,15 +174,10 @@ def _step(span: Span, thought: list[int], tokens: list[int], markers: Markers) -
 
 
 def _closer(codes: list[int], tokens: list[int], markers: Markers, end: int) -> list[int]:
-    """Last token of the first closing marker of the output."""
-    for stop in range(end + 1, len(codes) + 1):
-        if codes[stop - 1] != Kind.MARKER:
-            continue
-        for spelling in markers.closes:
-            start = stop - len(spelling)
-            if start >= end and tuple(tokens[start:stop]) == spelling and all(code == Kind.MARKER for code in codes[start:stop]):
-                return [stop - 1]
-    return []
+    """Last token of the marker of the output that closes the thought."""
+    output = [i for i in range(end, len(codes)) if codes[i] != Kind.PAD]
+    last = closing([tokens[i] for i in output], markers)
+    return [] if last is None else [output[last]]
 
 
 def _output_start(codes: list[int], tokens: list[int], markers: Markers) -> int:

@@ -31,7 +31,6 @@ from .firing import Firing
 from .gates import Always, Gate
 from .gating import Gating, Opening
 from .operators import OPERATORS, wide
-from .sites import expand
 from .spans import parse_span
 from .vector import Vector
 
@@ -107,7 +106,7 @@ class Steering:
                 f"the vector {vector.source!r} has width {vector.width}, {lens.name} has {lens.width}. Make it with models of this family."
             )
         self.lens, self.vector, self.spans, self.gate, self.operator, self.unit = lens, vector, spans, gate, operator, unit
-        self.sites = tuple(expand(vector.sites, lens.n_layers))
+        self.sites = tuple(lens.expand(vector.sites))
         self.rows: Bool[Tensor, " n"] | None = None
         self.forwards = 0
         self._places = [place(site) for site in self.sites]

@@ -1,35 +1,50 @@
-"""An activation store: a folder of hidden states that a killed capture can finish.
+"""An activation store: a folder of hidden states with one table that says what each vector is.
 
-    meta.json              what was captured: format_version, select, sites, width, model fingerprint, …
+    meta.json                  what was captured: format_version, select, sites, width, model fingerprint, …
     shards/00000.safetensors   `vectors` float32 [rows, sites, d]
-    index.parquet          one row per vector; written last, so a folder without it is unfinished
-    parts/00000.json       sha256 of a finished shard, while the capture runs
+    index.parquet              one row per vector; written last, so a folder without it is unfinished
 
-Which vector goes to which shard is settled before the first forward, so a resumed capture ends with the same bytes. Nothing in the folder
-carries a time.
+This file reads; shards.py writes. Opening reads no vector and no index row: the index's own header names every shard with its sha256 and
+number of rows. Vectors are read through a memory map, only the rows and sites that are asked for.
+
+Shapes: `rows` vectors, `sites` as in meta.json, `d` the width.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .files import atomic, check_safetensors, sha256_of, writable_folder, write_text
+from .files import LOCK, check_safetensors, sha256_of
 
 FORMAT = "thoughtlens-activations"
 FORMAT_VERSION = 1
-META, INDEX = "meta.json", "index.parquet"
+META, INDEX, PARTS = "meta.json", "index.parquet", "parts"
+FACTS = b"thoughtlens"  # key of the index's own header: {"shards": [[sha256, rows], …], "jobs": [{…}, …]}
+SAME_VALUE = ((pa.types.is_boolean, bool), (pa.types.is_integer, int), (pa.types.is_floating, float), (pa.types.is_string, str))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of vectors: its number, its sha256, how many rows it has."""
+
+    number: int
+    sha: str
+    rows: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +53,14 @@ class Store:
 
     path    its folder
     meta    what was captured, from meta.json
-    index   one row per vector: prompt_id, model, condition, span, pool, start, stop, n_tokens, labels, shard, offset, shard_sha, …
+    shards  its files of vectors
+    jobs    the pieces of work it was put together from, in order; more than one after writing(…, append=True)
     """
 
     path: Path
     meta: Mapping[str, Any]
-    index: pd.DataFrame
+    shards: tuple[Shard, ...]
+    jobs: tuple[Mapping[str, Any], ...]
 
     @property
     def sites(self) -> list[str]:
@@ -54,7 +71,12 @@ class Store:
         return int(self.meta["width"])
 
     def __len__(self) -> int:
-        return len(self.index)
+        return sum(shard.rows for shard in self.shards)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row per vector: prompt_id, model, condition, span, pool, start, stop, n_tokens, labels, shard, offset, shard_sha, …"""
+        return _frame(self._table)
 
     def rows(
         self, where: Mapping[str, Any] | None = None, *, sites: Sequence[str] | None = None
@@ -64,25 +86,37 @@ class Store:
         sites   only these, in this order; default all
         ValueError for an unknown column or site, and when nothing matches.
         """
-        found = self.index[self._matching(where or {})]
-        if found.empty:
+        vectors, index = self.numpy(where, sites=sites)
+        return torch.from_numpy(vectors), index
+
+    def numpy(
+        self, where: Mapping[str, Any] | None = None, *, sites: Sequence[str] | None = None
+    ) -> tuple[Float[np.ndarray, "rows sites d"], pd.DataFrame]:
+        """As rows(), the vectors as a float32 array."""
+        found = self.arrow(where)
+        if not found.num_rows:
             raise ValueError(f"{self.path}: no vector with {_said(where or {})}. There are {self._values(where or {})}.")
         at = [self._site(site) for site in (self.sites if sites is None else sites)]
-        vectors = torch.empty(len(found), len(at), self.width)
-        for shard, rows in found.reset_index(drop=True).groupby("shard"):
-            with safe_open(shard_file(self.path, int(str(shard))), framework="pt") as file:
-                whole = file.get_tensor("vectors")
-            vectors[torch.tensor(rows.index.to_numpy())] = whole[torch.tensor(rows["offset"].to_numpy())][:, at]
-        return vectors, found.reset_index(drop=True)
+        shards, offsets = found["shard"].to_numpy(), found["offset"].to_numpy()
+        vectors = np.empty((found.num_rows, len(at), self.width), dtype=np.float32)
+        for shard in np.unique(shards):
+            here = np.flatnonzero(shards == shard)
+            vectors[here] = _mapped(shard_file(self.path, shard))[np.ix_(offsets[here], at)]
+        return vectors, _frame(found)
 
-    def _matching(self, where: Mapping[str, Any]) -> pd.Series:
-        keep = pd.Series(True, index=self.index.index)
-        for column, value in where.items():
-            if column not in self.index.columns:
-                raise ValueError(f"{self.path}: the index has no column {column!r}; it has {', '.join(self.index.columns)}")
-            values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-            keep &= self.index[column].isin(values).fillna(False).astype(bool)
-        return keep
+    def arrow(self, where: Mapping[str, Any] | None = None) -> pa.Table:
+        """The index rows with the given values, as an Arrow table whose text columns are dictionary-encoded. It may be empty."""
+        found = self._table
+        for column, value in (where or {}).items():
+            if column not in found.column_names:
+                raise ValueError(f"{self.path}: the index has no column {column!r}; it has {', '.join(found.column_names)}")
+            values = value if isinstance(value, list | tuple | set | frozenset) else [value]
+            found = found.filter(_among(found[column], values))
+        return found
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return read_index(self.path)
 
     def _site(self, site: str) -> int:
         if site not in self.sites:
@@ -90,101 +124,56 @@ class Store:
         return self.sites.index(site)
 
     def _values(self, where: Mapping[str, Any]) -> str:
-        return (
-            "; ".join(f"{column}: {', '.join(str(v) for v in self.index[column].drop_duplicates().head(12))}" for column in where)
-            or "none at all"
-        )
+        values = {column: self._table[column].unique()[:12].to_pylist() for column in where}
+        return "; ".join(f"{column}: {', '.join(map(str, there))}" for column, there in values.items()) or "none at all"
 
 
 def open_store(path: str | Path, *, verify: bool = False) -> Store:
     """Open a finished store. `verify` compares the sha256 of every shard with the index; without it a file is only checked to be whole."""
     path = Path(path)
-    meta = _meta(path)
+    meta = read_meta(path)
     if not (path / INDEX).is_file():
         raise FileNotFoundError(f"{path} is an unfinished capture: it has no {INDEX}. Run the same capture() again to finish it.")
-    index = pd.read_parquet(path / INDEX)
-    for shard, sha in index[["shard", "shard_sha"]].drop_duplicates().itertuples(index=False):
-        file = shard_file(path, shard)
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{path} lacks {file.relative_to(path)}, which its index names. Copy it, or delete the folder and capture again."
-            )
-        check_safetensors(file)
-        if verify and sha256_of(file) != sha:
-            raise ValueError(
-                f"{file} is not what was written: its sha256 differs from the index. Copy it again, or delete the folder and capture again."
-            )
-    return Store(path, meta, index)
+    shards, jobs = _facts(path, meta)
+    store = Store(path, meta, shards, jobs)
+    for shard in shards:
+        _check_shard(store, shard, verify)
+    return store
 
 
-def begin(path: Path, meta: Mapping[str, Any]) -> None:
-    """Start or resume a store. ValueError when the folder holds a capture of something else, or other files."""
-    path = writable_folder(path)
-    meta = {"format": FORMAT, "format_version": FORMAT_VERSION, **meta}
-    if not (path / META).exists():
-        if strangers := sorted(p.name for p in path.iterdir() if not p.name.endswith(".part")):
-            raise ValueError(f"{path} holds other files, such as {strangers[0]!r}, and no capture. Choose an empty or new folder.")
-        write_text(path / META, json.dumps(meta, ensure_ascii=False, indent=1))
-        return
-    there = _meta(path)
-    if differing := [key for key in meta.keys() | there.keys() if there.get(key) != meta.get(key)]:
-        key = sorted(differing)[0]
-        raise ValueError(
-            f"{path} holds a different capture, so it can be neither resumed nor reused: {key} is {_short(there.get(key))} there and "
-            f"{_short(meta.get(key))} now ({len(differing)} settings differ: {', '.join(sorted(differing))}). "
-            "Choose another folder, or delete this one."
-        )
+def verify_store(path: str | Path) -> list[str]:
+    """Every problem of a store in words; none means that it is what was written. Reads every byte.
 
-
-def finished(path: Path) -> bool:
-    return (path / INDEX).is_file()
-
-
-def shards_done(path: Path) -> dict[int, str]:
-    """sha256 of each shard that is already whole in an unfinished store."""
-    found = {}
-    for part in sorted((path / "parts").glob("*.json")):
-        number = int(part.stem)
-        if shard_file(path, number).is_file():
-            check_safetensors(shard_file(path, number))
-            found[number] = str(json.loads(part.read_text(encoding="utf-8"))["sha256"])
-    return found
-
-
-def write_shard(path: Path, number: int, vectors: Float[Tensor, "rows sites d"]) -> str:
-    """Write one shard and note its sha256, which is returned."""
-    file = shard_file(path, number)
-    with atomic(file) as part:
-        save_file({"vectors": vectors.contiguous()}, part)
-        sha = sha256_of(part)
-    write_text(path / "parts" / f"{number:05d}.json", json.dumps({"sha256": sha}))
-    return sha
-
-
-def finish(path: Path, index: pd.DataFrame, shas: Mapping[int, str]) -> Store:
-    """Write the index, which makes the store whole, and clear what only an unfinished one needs."""
-    index = index.assign(shard_sha=index["shard"].map(dict(shas)))
-    with atomic(path / INDEX) as part:
-        index.to_parquet(part, engine="pyarrow", index=False)
-    shutil.rmtree(path / "parts", ignore_errors=True)
-    for left in _leftovers(path):
-        left.unlink(missing_ok=True)
-    return open_store(path)
+    Unfinished; a shard that is missing, cut short, changed or of another store; a foreign file; an index that is damaged or does not fit.
+    """
+    path = Path(path)
+    try:
+        meta = read_meta(path)
+        if not (path / INDEX).is_file():
+            return [f"{path} is an unfinished capture: it has no {INDEX}. Run the same capture() again to finish it."]
+        store = Store(path, meta, *_facts(path, meta))
+        with _readable(path / INDEX):
+            problems = list(_misfits(store))
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    for shard in store.shards:
+        try:
+            _check_shard(store, shard, verify=True)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return problems + list(_foreign(store))
 
 
 def shard_file(path: Path, number: int) -> Path:
     return path / "shards" / f"{number:05d}.safetensors"
 
 
-def _leftovers(path: Path) -> Iterator[Path]:
-    yield from path.glob(".*.part")
-    yield from (path / "shards").glob(".*.part")
-
-
-def _meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Path) -> dict[str, Any]:
+    """What was captured. An error when the folder is no activation store, or one of a newer format."""
     if not (path / META).is_file():
         raise FileNotFoundError(f"{path} is no activation store: it has no {META}. Give the folder passed to capture(into=…).")
-    meta: dict[str, Any] = json.loads((path / META).read_text(encoding="utf-8"))
+    with _readable(path / META):
+        meta: dict[str, Any] = json.loads((path / META).read_text(encoding="utf-8"))
     if meta.get("format") != FORMAT:
         raise ValueError(f"{path / META} does not describe an activation store. Give the folder passed to capture(into=…).")
     if meta["format_version"] > FORMAT_VERSION:
@@ -194,10 +183,111 @@ def _meta(path: Path) -> dict[str, Any]:
     return meta
 
 
+def read_index(path: Path) -> pa.Table:
+    """The whole index, its text columns dictionary-encoded. ValueError when the file is damaged."""
+    file = path / INDEX
+    with _readable(file):
+        texts = [field.name for field in pq.read_schema(file) if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+        with pq.ParquetFile(file, memory_map=True, read_dictionary=texts, page_checksum_verification=True) as parquet:
+            return parquet.read()
+
+
+def _facts(path: Path, meta: Mapping[str, Any]) -> tuple[tuple[Shard, ...], tuple[Mapping[str, Any], ...]]:
+    """The shards and the pieces of work that the index names in its header; an index of version 0.1 has them in its rows only."""
+    with _readable(path / INDEX):
+        header = pq.read_schema(path / INDEX).metadata or {}
+        if FACTS in header:
+            facts = json.loads(header[FACTS])
+            return tuple(Shard(number, sha, rows) for number, (sha, rows) in enumerate(facts["shards"])), tuple(facts["jobs"])
+    counted = read_index(path).group_by(["shard", "shard_sha"]).aggregate([([], "count_all")]).sort_by("shard").to_pylist()
+    return tuple(Shard(one["shard"], one["shard_sha"], one["count_all"]) for one in counted), (meta.get("job", {}),)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
+        raise ValueError(f"{file} is damaged: {error}. Copy it again, or delete the folder and capture again.") from error
+
+
+def _check_shard(store: Store, shard: Shard, verify: bool) -> None:
+    """Raise unless the shard is there, whole, and of the shape that index and meta.json tell."""
+    file = shard_file(store.path, shard.number)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{store.path} lacks {file.relative_to(store.path)}, which its index names. Copy it, or delete the folder and capture again."
+        )
+    header, _ = check_safetensors(file)
+    wanted = {"dtype": "F32", "shape": [shard.rows, len(store.sites), store.width]}
+    if (there := {key: header.get("vectors", {}).get(key) for key in wanted}) != wanted:
+        raise ValueError(
+            f"{file} does not belong to this store: it holds {there}, the index names {wanted}. "
+            "Copy it again, or delete the folder and capture again."
+        )
+    if verify and sha256_of(file) != shard.sha:
+        raise ValueError(
+            f"{file} is not what was written: its sha256 differs from the index. Copy it again, or delete the folder and capture again."
+        )
+
+
+def _misfits(store: Store) -> Iterator[str]:
+    """Where the rows of the index disagree with the shards its header names."""
+    file, told = store.path / INDEX, {shard.number: shard for shard in store.shards}
+    rows: dict[Any, pd.DataFrame] = dict(list(store.index.groupby("shard")))
+    if strange := sorted(rows.keys() ^ told.keys()):
+        yield f"{file} names shard {strange[0]} in its rows or in its header, and not in both"
+    for number in sorted(rows.keys() & told.keys()):
+        shard, offsets = told[number], sorted(rows[number]["offset"])
+        if offsets != list(range(shard.rows)):
+            yield f"{file} has {len(offsets)} rows for the {shard.rows} vectors of shard {number}, or not one for each"
+        if others := set(rows[number]["shard_sha"]) - {shard.sha}:
+            yield f"{file} tells two sha256 for shard {number}: {shard.sha[:12]}… and {min(others)[:12]}…"
+
+
+def _foreign(store: Store) -> Iterator[str]:
+    ours = {store.path / META, store.path / INDEX, store.path / LOCK, *(shard_file(store.path, shard.number) for shard in store.shards)}
+    underway = {store.path / PARTS, store.path / "shards"} if (store.path / PARTS).exists() else set()
+    if underway:
+        yield f"{store.path} holds unfinished work in {PARTS}/. Run the capture that was stopped again, or delete {PARTS}/ to give it up."
+    for file in sorted(store.path.rglob("*")):
+        if not file.is_dir() and file not in ours and file.parent not in underway:
+            yield f"{store.path} holds {file.relative_to(store.path)}, which its index does not name. Delete it, or move it elsewhere."
+
+
+def _mapped(file: Path) -> Float[np.ndarray, "rows sites d"]:
+    header, start = check_safetensors(file)
+    return np.memmap(file, dtype="<f4", mode="r", offset=start, shape=tuple(header["vectors"]["shape"]))
+
+
+def _among(column: pa.ChunkedArray, values: Iterable[Any]) -> pa.ChunkedArray:
+    """Which entries equal one of `values`. A value that this column cannot hold, such as a text among numbers, equals none."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    wanted = [same for value in values for same in _as(kind, value)]
+    return pc.is_in(column, value_set=pa.array(wanted, kind))
+
+
+def _as(kind: pa.DataType, value: Any) -> list[Any]:
+    """`value` as the column's own type, if it can be: 1 is true, 2.0 is 2, "2" is not."""
+    if value is None or value is pd.NA or value != value:
+        return [None]
+    for holds, make in SAME_VALUE:
+        if holds(kind):
+            try:
+                return [made] if (made := make(value)) == value else []
+            except (TypeError, ValueError, OverflowError):
+                return []
+    return [] if pa.types.is_null(kind) else [value]
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """The table in pandas, texts as plain text."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(at, field.name, table.column(at).cast(field.type.value_type))
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
 def _said(where: Mapping[str, Any]) -> str:
     return ", ".join(f"{column}={value!r}" for column, value in where.items()) or "any value"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

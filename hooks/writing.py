@@ -1,6 +1,8 @@
 """Kinds of output tokens as they arrive: what dialects.Stream says, for all rows at once and without leaving the device.
 
-A marker is one token or several, in one of several spellings. Each row keeps as many recent tokens as the longest spelling has.
+A marker is one token or several, in one of several spellings (dialects.Markers). Each row keeps as many recent tokens as the longest
+spelling has, as they are and as the token that stands for them at a marker's beginning; and its phase, which markers move on by the same
+table as everywhere (dialects.NEXT).
 
     before the first marker      answer, or thought where the prompt wrote the opener
     opener, if the first marker  thought from here on
@@ -12,12 +14,16 @@ Shapes: `b` rows, `p` tokens of this forward, `s` spellings of markers, `k` toke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from .dialects import Markers
+from .dialects import NEXT, Markers, Phase, Role
 from .kinds import Kind
+
+_ANY, _BEFORE_ALL, _NEVER = -1, -2, -3  # in a pattern: any token; in a row: no token yet; in a pattern: no token
 
 
 class Writing:
@@ -28,22 +34,38 @@ class Writing:
     """
 
     def __init__(self, markers: Markers, opened: bool, vocabulary: int, device: torch.device) -> None:
-        spellings = [*markers.opens, *markers.closes]
+        patterns = [ids for ids, _ in markers.patterns] or [(_NEVER,)]
+        roles = [role for _, role in markers.patterns] or [Role.TRAILING]
         self._opened = opened
-        self._width = max(map(len, spellings), default=1)
-        self._openers = len(markers.opens)
-        padded = [[-1] * (self._width - len(s)) + list(s) for s in spellings]
-        self._patterns = torch.tensor(padded, dtype=torch.int64, device=device).reshape(-1, self._width)
-        self._lengths = torch.tensor([len(s) for s in spellings], dtype=torch.int64, device=device)
-        self._ends = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-        self._ends[[i for i in markers.eos_ids if i < vocabulary]] = True
+        self._width = max(map(len, patterns))
+
+        def table(rows: list[list[int]], dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.tensor(rows, dtype=dtype, device=device)
+
+        self._patterns = table([[_ANY] * (self._width - len(ids)) + list(ids) for ids in patterns])
+        self._lengths = table([[len(ids) for ids in patterns]])[0]
+        self._roles = table([[int(role) for role in roles]])[0]
+        several = self._lengths[:, None] > 1
+        places = torch.arange(self._width, device=device)
+        self._first = several & (places == self._width - self._lengths[:, None])
+        self._last = several & (places == self._width - 1)
+        self._next = table([[int(NEXT[phase][role]) for role in Role] for phase in Phase])
+        self._heads = _replacing(markers.heads, vocabulary, device)
+        self._tails = _replacing(markers.tails, vocabulary, device)
+        self._shared = _among(markers.shared, vocabulary, device)
+        self._ends = _among(markers.eos_ids, vocabulary, device)
 
     def begin(self, rows: int) -> None:
         device = self._ends.device
-        self._recent = torch.full((rows, self._width), -2, device=device)
-        self._age = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._thinking = torch.full((rows,), self._opened, device=device)
-        self.marked, self.closed, self._ended = (torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(3))
+        self._recent = torch.full((rows, self._width), _BEFORE_ALL, device=device)
+        self._recent_heads = self._recent.clone()
+        self._free = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._phase = torch.full((rows,), int(Phase.THINKING if self._opened else Phase.BEFORE), device=device)
+        self.marked, self._ended = (torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(2))
+
+    @property
+    def closed(self) -> Bool[Tensor, " b"]:
+        return self._phase == Phase.ANSWERING
 
     def read(
         self, ids: Int64[Tensor, "b p"], written: Bool[Tensor, "b p"], *, all_rows: bool
@@ -67,25 +89,39 @@ class Writing:
 
     @property
     def _state(self) -> tuple[Tensor, ...]:
-        return self._recent, self._age, self._thinking, self.marked, self.closed, self._ended
+        return self._recent, self._recent_heads, self._free, self._phase, self.marked, self._ended
 
     @_state.setter
     def _state(self, state: tuple[Tensor, ...]) -> None:
-        self._recent, self._age, self._thinking, self.marked, self.closed, self._ended = state
+        self._recent, self._recent_heads, self._free, self._phase, self.marked, self._ended = state
 
     def _take(self, ids: Int64[Tensor, " b"]) -> tuple[Int64[Tensor, " b"], Bool[Tensor, " b"]]:
         self._ended = self._ended | self._ends[ids]
         self._recent = torch.cat([self._recent[:, 1:], ids[:, None]], 1)
-        age = self._age + 1
-        hit = (
-            ((self._recent[:, None] == self._patterns) | (self._patterns < 0)).all(2)
-            & (age[:, None] >= self._lengths)
-            & ~self._ended[:, None]
-        )
-        opens = hit[:, : self._openers].any(1)
-        closes = hit[:, self._openers :].any(1) & ~opens
-        marker, closing = opens | closes, closes & ~self.closed
-        self._thinking = (self._thinking | (opens & ~self.marked)) & ~closes
-        self._age, self.marked, self.closed = age.masked_fill(marker, 0), self.marked | marker, self.closed | closes
-        kinds = torch.where(self._thinking, int(Kind.THOUGHT), int(Kind.ANSWER)).masked_fill(marker, int(Kind.MARKER))
+        self._recent_heads = torch.cat([self._recent_heads[:, 1:], self._heads[ids][:, None]], 1)
+        free = self._free + 1
+        seen = torch.where(self._first, self._recent_heads[:, None], self._recent[:, None])
+        seen = torch.where(self._last, self._tails[ids][:, None, None], seen)
+        hit = ((seen == self._patterns) | (self._patterns == _ANY)).all(2) & (free[:, None] >= self._lengths) & ~self._ended[:, None]
+        marker = hit.any(1)
+        role = self._roles[hit.int().argmax(1)]
+        phase = torch.where(marker, self._next[self._phase, role], self._phase)
+        closing = (phase == Phase.ANSWERING) & (self._phase != Phase.ANSWERING)
+        self._free = torch.where(marker, self._shared[ids].long(), free)  # tokens that the next marker may use
+        self._phase, self.marked = phase, self.marked | marker
+        kinds = torch.where(phase == Phase.THINKING, int(Kind.THOUGHT), int(Kind.ANSWER)).masked_fill(marker, int(Kind.MARKER))
         return kinds.masked_fill(self._ended, int(Kind.TEMPLATE)), closing
+
+
+def _replacing(pairs: Mapping[int, int], vocabulary: int, device: torch.device) -> Int64[Tensor, " vocabulary"]:
+    table = torch.arange(vocabulary, device=device)
+    table[torch.tensor(list(pairs.keys()), dtype=torch.int64, device=device)] = torch.tensor(
+        list(pairs.values()), dtype=torch.int64, device=device
+    )
+    return table
+
+
+def _among(ids: frozenset[int] | tuple[int, ...], vocabulary: int, device: torch.device) -> Bool[Tensor, " vocabulary"]:
+    table = torch.zeros(vocabulary, dtype=torch.bool, device=device)
+    table[[i for i in ids if i < vocabulary]] = True
+    return table

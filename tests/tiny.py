@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from thoughtlens.hooks.dialects import split
 from thoughtlens.hooks.model import LensModel, encode, load
-from thoughtlens.hooks.processors import ImageOnlyProcessor
+from thoughtlens.hooks.processors import processor_class
 from thoughtlens.hooks.records import Prompt, Transcript
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
@@ -83,10 +83,10 @@ def tiny_tokenizer(kind: str = "words") -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_processor(kind: str = "words") -> ImageOnlyProcessor:
+def tiny_processor(kind: str = "words") -> Any:
     tokenizer = tiny_tokenizer(kind)
     pictures = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 112 * 112})
-    return ImageOnlyProcessor(image_processor=pictures, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+    return processor_class("qwen2_5_vl")(image_processor=pictures, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerFast, *, layers: int = 3, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:

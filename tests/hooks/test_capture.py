@@ -1,20 +1,37 @@
 """Capture reads what plain transformers hooks read, bit for bit, whatever the batch and the padding; and is never silent."""
 
+from __future__ import annotations
+
 import logging
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from thoughtlens.hooks import LensModel, Prompt, Select, Transcript, capture, encode, expand, kinds_of, load, resolve
+from hypothesis import given
+from hypothesis import strategies as st
+from thoughtlens.hooks import POOLS, LensModel, Pool, Prompt, Select, Transcript, capture, encode, kinds_of, load, resolve
+from thoughtlens.hooks.planning import batched, make_plan
 from thoughtlens.hooks.reading import read, reading
 from thoughtlens.hooks.sites import NAMES
 from tiny import tiny_folder, tiny_lens, tiny_prompts, tiny_transcripts
 from torch import Tensor
 
 LENSES = ("words", "pieces")
+SITES = [name for name in NAMES if name != "cross_attn_out"]
 STATUSES = ("closed", "unclosed", "absent", "multiple")
+
+
+POOLED: dict[Pool, Callable[[Tensor], Tensor]] = {
+    "mean": lambda tokens: tokens.mean(0, keepdim=True),
+    "max": lambda tokens: tokens.amax(0, keepdim=True),
+    "first": lambda tokens: tokens[:1],
+    "last": lambda tokens: tokens[-1:],
+    "every": lambda tokens: tokens,
+}
 
 
 def by_hand(lens: LensModel, inputs: Any) -> dict[str, Tensor]:
@@ -43,7 +60,7 @@ def by_hand(lens: LensModel, inputs: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", LENSES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SITES)
 def test_capture_equals_plain_transformers(kind: str, name: str, tmp_path: Path) -> None:
     lens = tiny_lens(kind)
     transcripts = tiny_transcripts(lens, tiny_prompts(4, images=(0, 1, 2)), statuses=STATUSES)
@@ -64,7 +81,7 @@ def test_a_padded_batch_equals_hooks_by_hand_and_pooling_by_hand(side: str, pool
     batch = encode(lens, [t.prompt for t in transcripts], prefixes=[t.output_ids for t in transcripts], side=side)
     kinds, width = kinds_of(lens, batch), batch.inputs["input_ids"].shape[1]
     runs = [resolve("thought", kinds[row], batch.inputs["input_ids"][row], lens.markers) for row in range(5)]
-    sites = expand(["resid_post", "resid_pre.1"], 3)
+    sites = lens.expand(["resid_post", "resid_pre.1"])
     ours = read(
         lens, batch, sites, torch.cat([row * width + run for row, run in enumerate(runs)]), torch.tensor([len(run) for run in runs]), pool
     )
@@ -72,7 +89,7 @@ def test_a_padded_batch_equals_hooks_by_hand_and_pooling_by_hand(side: str, pool
     for i, site in enumerate(sites):
         for row, run in enumerate(runs):
             tokens = theirs[str(site)][row, run]
-            expected = {"mean": tokens.double().mean(0).float(), "max": tokens.amax(0), "first": tokens[0], "last": tokens[-1]}[pool]
+            expected = POOLED[pool](tokens.double()).float()[0]
             torch.testing.assert_close(ours[row, i], expected, atol=1e-6 if pool == "mean" else 0, rtol=1e-6 if pool == "mean" else 0)
 
 
@@ -121,13 +138,21 @@ def test_resid_pre_is_read_by_itself_not_inferred(tmp_path: Path) -> None:
     assert torch.equal(pre, post + 1)
 
 
-def test_a_half_precision_model_is_pooled_in_float32(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [1, 2**20])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_half_precision_model_is_pooled_in_float32(pool: Pool, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["thoughtlens.hooks.reading"], "HELD_BYTES", held)  # pooled site by site, and all sites at once
     lens = load(tiny_folder("words"), dtype=torch.bfloat16)
-    transcript = tiny_transcripts(lens, tiny_prompts(1))[0]
-    tokens = by_hand(lens, encode(lens, [transcript.prompt], prefixes=[transcript.output_ids]).inputs)["resid_post.2"][0]
-    mean = capture(lens, [transcript], Select("resid_post.2", "all"), into=tmp_path / "s", progress=False).rows()[0][0, 0]
-    assert mean.dtype == torch.float32
-    torch.testing.assert_close(mean, tokens.double().mean(0).float(), atol=1e-6, rtol=1e-5)
+    batch = encode(lens, tiny_prompts(3, images=(0,)))
+    sites, width = lens.expand(["resid_post", "mlp_out.0"]), batch.inputs["input_ids"].shape[1]
+    runs = [range(row * width + width - 2 - row, (row + 1) * width) for row in range(3)]
+    at, counts = torch.tensor([i for run in runs for i in run]), torch.tensor([len(run) for run in runs])
+    ours, theirs = read(lens, batch, sites, at, counts, pool), by_hand(lens, batch.inputs)
+    assert ours.dtype == torch.float32
+    for i, site in enumerate(sites):
+        tokens = theirs[str(site)].flatten(0, 1)
+        pooled = [POOLED[pool](tokens[list(run)].double()) for run in runs]
+        torch.testing.assert_close(ours[:, i], torch.cat(pooled).float(), atol=1e-6, rtol=1e-6 if pool == "mean" else 0)
 
 
 def test_spans_cover_the_tokens_they_name(tmp_path: Path) -> None:
@@ -244,9 +269,129 @@ def test_hooks_are_gone_after_an_error_and_the_callers_own_stay() -> None:
     lens = tiny_lens("words")
     mine = lens.layers[0].register_forward_hook(lambda *_: None)
     try:
-        with pytest.raises(KeyboardInterrupt), reading(lens, expand(NAMES, 3), lambda *_: None):
+        with pytest.raises(KeyboardInterrupt), reading(lens, lens.expand(SITES), lambda *_: None):
             raise KeyboardInterrupt
         left = [hook for module in lens.model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
         assert left == [mine.id]
     finally:
         mine.remove()
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran"),
+    [("resid_post.0", "post 0"), ("resid_pre.1", "post 0"), (["mlp_out.1", "attn_out.0"], "mlp 1"), ("resid_post", "post 2")],
+)
+def test_the_forward_ends_at_the_last_wanted_site(asked: Any, ran: str, tmp_path: Path) -> None:
+    lens, told = tiny_lens("words"), list[str]()
+    mine = [module.register_forward_hook(lambda *_, name=name: told.append(name)) for name, module in named(lens)]
+    try:
+        capture(lens, tiny_transcripts(lens, tiny_prompts(2, images=(0,))), Select(asked, "all"), into=tmp_path / "s", progress=False)
+    finally:
+        for handle in mine:
+            handle.remove()
+    assert told[-1] == ran and "norm" not in told and "head" not in told
+
+
+def named(lens: LensModel) -> list[tuple[str, Any]]:
+    language = lens.model.model.language_model
+    layers = [(f"{name} {i}", module) for i, layer in enumerate(lens.layers) for name, module in (("mlp", layer.mlp), ("post", layer))]
+    return [*layers, ("norm", language.norm), ("head", lens.model.lm_head)]
+
+
+@pytest.mark.parametrize("pool", ["mean", "every"])
+def test_a_batch_that_does_not_fit_is_halved(pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(9), statuses=STATUSES)
+    where = Select("resid_post", ["last_prompt", "answer", "thought"], pool)
+    sizes = list[int]()
+
+    def small(most: Callable[[int], int]) -> Any:
+        def check(_: Any, args: Any) -> None:
+            sizes.append(len(args[0]))
+            if len(args[0]) > most(len(sizes)):
+                raise torch.OutOfMemoryError("no room")
+
+        return lens.layers[1].register_forward_pre_hook(check)
+
+    mine = small(lambda forwards: 4 if forwards < 3 else 2)  # the first half of a batch fits, the second no longer
+    try:
+        halved = capture(lens, transcripts, where, into=tmp_path / "halved", batch_size=8, progress=False)
+    finally:
+        mine.remove()
+    assert sizes == [8, 4, 4, 2, 2, 1] and caplog.text.count("ran out of memory") == 2
+    plain = capture(lens, transcripts, where, into=tmp_path / "plain", batch_size=8, progress=False)
+    assert halved.index.drop(columns="shard_sha").equals(plain.index.drop(columns="shard_sha"))
+    torch.testing.assert_close(halved.rows()[0], plain.rows()[0], atol=2e-5, rtol=1e-5)
+    mine = small(lambda forwards: 0)
+    try:
+        with pytest.raises(
+            MemoryError, match=r"out of memory with the transcript of 'p\d' alone \(\d+ tokens\). Load the model in a smaller"
+        ):
+            capture(lens, transcripts, where, into=tmp_path / "none", progress=False)
+    finally:
+        mine.remove()
+    hooks = [hook for module in lens.model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
+    assert not hooks
+
+
+def test_more_transcripts_are_added_to_a_finished_store(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(7), statuses=STATUSES)
+    labels = {t.id: {"score": i / 2} for i, t in enumerate(transcripts)}
+    where = Select("resid_post", ["last_prompt", "thought"])
+    asked: dict[str, Any] = {"into": tmp_path / "s", "labels": labels, "progress": False, "batch_size": 1}
+    capture(lens, transcripts[:3], where, **asked)
+    with pytest.raises(ValueError, match="append=True"):
+        capture(lens, transcripts, where, **asked)
+    grown = capture(lens, transcripts, where, append=True, **asked)
+    whole = capture(lens, transcripts, where, **{**asked, "into": tmp_path / "whole"})
+    own = ["shard", "offset", "shard_sha"]
+    assert grown.index.drop(columns=own).equals(whole.index.drop(columns=own)) and torch.equal(grown.rows()[0], whole.rows()[0])
+    for again in (transcripts, transcripts[2:5]):
+        assert len(capture(lens, again, where, append=True, **asked)) == len(whole)
+    fresh = capture(lens, transcripts[:3], where, append=True, **{**asked, "into": tmp_path / "fresh"})
+    assert torch.equal(fresh.rows()[0], whole.rows({"prompt_id": [t.id for t in transcripts[:3]]})[0])
+    with pytest.raises(ValueError, match="different capture.*select"):
+        capture(lens, transcripts, Select("resid_post", "last_prompt"), append=True, **asked)
+
+
+@pytest.mark.parametrize("pool", ["mean", "every"])
+def test_shards_of_any_size_hold_the_same(pool: Pool, tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(6), statuses=STATUSES)
+    where = Select("resid_post", ["last_prompt", "instruction", "thought"], pool)
+    one, many = (
+        capture(lens, transcripts, where, into=tmp_path / str(size), batch_size=2, shard_bytes=size, progress=False) for size in (2**20, 1)
+    )
+    assert (len(set(one.index["shard"])), len(set(many.index["shard"]))) == (1, 3)
+    own = ["shard", "offset", "shard_sha"]
+    assert one.index.drop(columns=own).equals(many.index.drop(columns=own)) and torch.equal(one.rows()[0], many.rows()[0])
+    for _, row in one.index.iterrows():
+        assert row["n_tokens"] == (1 if pool == "every" else row["n_tokens"]) and row["stop"] - row["start"] >= row["n_tokens"]
+
+
+@given(
+    lengths=st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=20),
+    size=st.integers(1, 6),
+    mixes=st.booleans(),
+    data=st.data(),
+)
+def test_every_transcript_is_read_once_and_like_with_like(lengths: list[tuple[bool, int]], size: int, mixes: bool, data: Any) -> None:
+    lens = tiny_lens("words")
+    lens = replace(lens, family=replace(lens.family, mixes=mixes))
+    base = tiny_transcripts(lens, tiny_prompts(2, images=(0, 1)))
+    transcripts = [
+        replace(base[pictured], prompt=replace(base[pictured].prompt, id=str(i)), output_ids=base[pictured].output_ids[:length])
+        for i, (pictured, length) in enumerate(lengths)
+    ]
+    plan = make_plan(
+        lens, transcripts, Select("resid_post.1", ["last_prompt", "all"]), batch_size=size, shard_bytes=data.draw(st.integers(1, 5000))
+    )
+    batches = [list(dict.fromkeys(one.transcript for one in batch)) for shard in plan.shards for batch in shard]
+    assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= size for batch in batches)
+    assert mixes or all(len({lengths[number][0] for number in batch}) == 1 for batch in batches)
+    sizes = [[len(t.prompt_ids) + len(t.output_ids) for number in batch for t in (transcripts[number],)] for batch in batches]
+    assert not mixes or sum(sizes, []) == sorted(sum(sizes, []), reverse=True)
+    assert [plan.size(shard) for shard in range(len(plan.shards))] == [len(plan.rows("m", shard)) for shard in range(len(plan.shards))]
+    assert list(batched(lens, range(4), [True, False, False, True], 2)) == ([[0, 1], [2, 3]] if mixes else [[0], [1, 2], [3]])

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
 import pytest
 import torch
 from replay import begin, replay
 from thoughtlens.hooks.clock import Clock, on_time
-from thoughtlens.hooks.dialects import Stream
+from thoughtlens.hooks.dialects import split
 from thoughtlens.hooks.encode import encode
 from thoughtlens.hooks.frame import token_kinds
-from thoughtlens.hooks.kinds import Kind
 from thoughtlens.hooks.model import LensModel
 from thoughtlens.hooks.records import Transcript
 from thoughtlens.hooks.spans import resolve
-from thoughtlens.hooks.writing import Writing
 from tiny import tiny_lens, tiny_prompts, tiny_transcripts
 from transformers import DynamicCache
+from zoo import FAMILIES_TINY, zoo_lens, zoo_prompts
 
 SPANS = (
     *("last_prompt", "thought", "thought_first", "thought_last", "answer_first", "answer", "all"),
@@ -72,6 +70,43 @@ def test_spans_of_arriving_tokens_are_those_of_the_whole(side: str, written: int
     assert all(any(spans[span] for spans in found) for span in SPANS)  # nothing agreed by being empty everywhere
 
 
+@pytest.mark.parametrize("family", FAMILIES_TINY)
+def test_every_family_tells_the_clock_where_it_is(family: str) -> None:
+    lens, prompts = zoo_lens(family), zoo_prompts(family, 4, seed=3)
+    prompts = prompts if lens.family.mixes else prompts[1::2]
+    transcripts = tiny_transcripts(lens, prompts, statuses=("closed", "multiple", "absent", "closed"), seed=1)
+    spans = (
+        "last_prompt",
+        "thought",
+        "thought_last",
+        "step_end[0]",
+        "answer",
+        "image",
+        "instruction",
+        "template",
+        "image[-1:]",
+        "prompt[-2:]",
+    )
+    for transcript, found in zip(transcripts, streamed(lens, transcripts, 4, "left", spans), strict=True):
+        for span in spans:
+            assert found[span] == resolved(lens, transcript, span), (transcript.id, transcript.status, span)
+
+
+def test_headings_and_tags_are_no_thought_while_they_arrive_either() -> None:
+    plain = tiny_lens()
+    heading, tag, last = ((int(plain.tokenizer.convert_tokens_to_ids(word)),) for word in ("take", "sorry", "slowly"))
+    lens = dataclasses.replace(plain, markers=dataclasses.replace(plain.markers, inners=(heading,), answers=(tag,), trailings=(last,)))
+    transcripts = tiny_transcripts(lens, tiny_prompts(24), statuses=("closed", "absent", "multiple"), seed=5)
+    assert {*heading, *tag, *last} <= {token for t in transcripts for token in t.output_ids}
+    found = streamed(lens, transcripts, 0, "left")
+    # where the first marker comes late, what lies before it is only told later
+    known = [split(t.output_ids, lens.markers).thought[0] == 1 for t in transcripts]
+    assert sum(known) > 10
+    for transcript, spans in ((t, spans) for t, spans, early in zip(transcripts, found, known, strict=True) if early):
+        for span in (span for span in SPANS if not span.startswith("step[")):  # a tag may end the thought before the step has ended
+            assert spans[span] == resolved(lens, transcript, span), (transcript.id, transcript.status, span)
+
+
 def test_a_row_that_has_ended_is_in_no_span() -> None:
     lens = tiny_lens()
     transcripts = tiny_transcripts(lens, tiny_prompts(2), statuses=("absent", "multiple"))
@@ -88,31 +123,6 @@ def test_an_open_thought_holds_what_was_written_so_far() -> None:
     (spans,) = streamed(lens, [transcript], 0, "left", ("thought", "thought_last", "answer"))
     assert spans["thought"] == resolved(lens, transcript, "thought")[:-1] != []  # the last token of all is written, and never run
     assert spans["thought_last"] == spans["answer"] == []
-
-
-@pytest.mark.parametrize("kind", ["words", "pieces", "overlapping"])
-@pytest.mark.parametrize("opened", [False, True])
-def test_writing_says_what_the_stream_says(kind: str, opened: bool) -> None:
-    lens, chance, rows, length = tiny_lens("pieces" if kind == "pieces" else "words"), random.Random(7), 40, 30
-    markers = lens.markers
-    if kind == "overlapping":  # the last token of one marker can be taken for the first of the next
-        markers = dataclasses.replace(markers, opens=((20, 21), (21,)), closes=((21, 20), (20, 20, 22)))
-    pieces = [[i] for i in range(20, 40)] + [list(s) for s in (*markers.opens, *markers.closes)] * 3 + [[markers.eos_ids[0]]]
-    sequences = [[token for _ in range(length) for token in chance.choice(pieces)][:length] for _ in range(rows)]
-    ids = torch.tensor(sequences)
-    begins = torch.tensor([chance.randrange(6) for _ in range(rows)])
-    active = torch.arange(length) >= begins[:, None]
-    stream = Stream(markers, rows, opened)
-    expected = torch.stack([stream.step(ids[:, n], active[:, n]) for n in range(length)], 1)
-    writing = Writing(markers, opened, 1000, torch.device("cpu"))
-    writing.begin(rows)
-    kinds, closing, ended = writing.read(ids[:, :12], active[:, :12], all_rows=False)
-    for n in range(12, length):
-        more = writing.read(ids[:, n : n + 1], active[:, n : n + 1], all_rows=True)
-        kinds, closing, ended = (torch.cat([old, new], 1) for old, new in zip((kinds, closing, ended), more, strict=True))
-    assert torch.equal(kinds, expected.long())
-    assert torch.equal(ended, (torch.isin(ids, torch.tensor(markers.eos_ids)) & active).cumsum(1) > 0)
-    assert closing.sum(1).max() == 1 and (kinds[closing] == Kind.MARKER).all()
 
 
 @pytest.mark.parametrize("span", ["thought[-8:]", "thought@0.5", "step_end[-1]", "answer[:-1]"])

@@ -1,17 +1,24 @@
-"""Splitting a thought from an answer: every status, several spellings of a marker, and the stream against the whole."""
+"""Splitting a thought from an answer: every status and role, markers however a tokenizer cuts them, and which dialect a checkpoint writes."""
 
+import dataclasses
 import random
+import time
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from thoughtlens.hooks import DIALECTS, Dialect, Kind, Markers, Split, Stream, bind, split
-from thoughtlens.hooks.dialects import output_kinds
+from thoughtlens.hooks.dialects import CHECKPOINTS, Role, choose, closing, output_kinds, pieces
 from tiny import tiny_lens, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from written import CUTTINGS, cutting, outputs, read
 
 OPEN, CLOSE, END = 1, 2, 0  # opener, closer, end; everything from 3 on is a word
 ONE = Markers(DIALECTS["think"], ((OPEN,),), ((CLOSE,),), torch.zeros(12, dtype=torch.bool), (END,))
+INNER, ANSWER, TRAILING = 8, 9, 10
+ROLES = dataclasses.replace(ONE, inners=((INNER,),), answers=((ANSWER,),), trailings=((TRAILING,),))
 MANY = Markers(DIALECTS["think"], ((3, 4), (3, 5)), ((6, 3, 7), (6, 3, 8)), torch.zeros(12, dtype=torch.bool), (END, 11))
 
 
@@ -57,16 +64,144 @@ def test_markers_of_several_tokens_and_half_markers() -> None:
     assert (parts.status, parts.thought, parts.answer) == ("closed", (2, 6), (9, 10))
 
 
-@given(ids=st.lists(st.integers(0, 9), max_size=14), opened=st.booleans(), markers=st.sampled_from([ONE, MANY]))
-def test_streaming_equals_batch(ids: list[int], opened: bool, markers: Markers) -> None:
-    stream = Stream(markers, 1, opened)
-    told = [int(stream.step(torch.tensor([token]))[0]) for token in ids]
-    parts = split(ids, markers, opened)
-    expected = output_kinds(parts, len(ids))
-    assert stream.kinds == [expected]
-    late = set(range(parts.markers[0][0])) if parts.markers and not opened else set()  # before the first marker nothing can be known
-    late |= {i for start, stop in parts.markers for i in range(start, stop - 1)}  # a marker is known at its last token
-    assert [kind for i, kind in enumerate(told) if i not in late] == [kind for i, kind in enumerate(expected) if i not in late]
+@pytest.mark.parametrize(
+    ("ids", "opened", "expected"),
+    [
+        (
+            [OPEN, 7, CLOSE, ANSWER, 6, TRAILING, END],
+            False,
+            Split("closed", (1, 2), (3, 6), ((0, 1), (2, 3), (3, 4), (5, 6)), ((3, 4), (5, 6))),
+        ),
+        ([OPEN, 7, ANSWER, 6, TRAILING, END], False, Split("closed", (1, 2), (3, 5), ((0, 1), (2, 3), (4, 5)), ((2, 3), (4, 5)))),
+        ([7, ANSWER, 6], False, Split("close_only", (0, 1), (2, 3), ((1, 2),), ((1, 2),))),
+        ([7, ANSWER, 6], True, Split("closed", (0, 1), (2, 3), ((1, 2),), ((1, 2),))),
+        ([7, 6, TRAILING, END], False, Split("absent", (0, 0), (0, 3), ((2, 3),), ((2, 3),))),
+        ([5, TRAILING, 5, OPEN, 7, CLOSE, 6], False, Split("closed", (4, 5), (6, 7), ((1, 2), (3, 4), (5, 6)), ((1, 2),))),
+        ([INNER, 7, INNER, 6, CLOSE, 5], False, Split("closed", (1, 4), (5, 6), ((0, 1), (2, 3), (4, 5)), ((0, 1), (2, 3)))),
+        ([5, OPEN, 7, INNER, 6], False, Split("unclosed", (2, 5), (5, 5), ((1, 2), (3, 4)), ((3, 4),))),
+        ([7, INNER, 6, CLOSE, 5], True, Split("closed", (0, 3), (4, 5), ((1, 2), (3, 4)), ((1, 2),))),
+        ([INNER, 7, OPEN, 6, CLOSE, 5], False, Split("multiple", (1, 4), (5, 6), ((0, 1), (2, 3), (4, 5)), ((0, 1),))),
+        ([OPEN, 7, CLOSE, 6, INNER, 5], False, Split("multiple", (1, 2), (3, 6), ((0, 1), (2, 3), (4, 5)), ((4, 5),))),
+        ([OPEN, 7, ANSWER, 6, CLOSE, 5], False, Split("multiple", (1, 2), (3, 6), ((0, 1), (2, 3), (4, 5)), ((2, 3),))),
+    ],
+)
+def test_every_role(ids: list[int], opened: bool, expected: Split) -> None:
+    assert split(ids, ROLES, opened) == expected
+
+
+@given(ids=st.lists(st.integers(0, 10), max_size=14), opened=st.booleans())
+def test_headings_and_tags_are_in_no_text_and_stray_markers_are(ids: list[int], opened: bool) -> None:
+    parts = split(ids, ROLES, opened)
+    thought, answer = pieces(ids, parts)
+    assert not {INNER, ANSWER, TRAILING} & {*thought, *answer}
+    kept = [token for token in ids[slice(*parts.thought)] if token not in (INNER, ANSWER, TRAILING)]
+    assert thought == kept and (parts.status in ("multiple", "unclosed") or not {OPEN, CLOSE} & {*thought, *answer})
+    assert pieces(ids, split(ids, ONE, opened)) == tuple(ids[slice(*part)] for part in dataclasses.astuple(split(ids, ONE, opened))[1:3])
+
+
+@given(ids=st.lists(st.integers(0, 10), max_size=14), opened=st.booleans())
+def test_the_marker_that_closed_the_thought_is_the_one_before_the_answer(ids: list[int], opened: bool) -> None:
+    parts = split(ids, ROLES, opened)
+    last = closing(ids, ROLES)
+    assert last == (None if parts.status in ("absent", "unclosed") else parts.answer[0] - 1)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("kind", CUTTINGS)
+def test_token_ids_say_what_the_text_says(kind: str, name: str) -> None:
+    dialect, tokenizer = DIALECTS[name], cutting(kind)
+    markers = bind(dialect, tokenizer, [tokenizer.eos_token_id])
+
+    @settings(max_examples=40)
+    @given(outputs(dialect, blanks=kind == "words"), st.booleans())
+    def agree(text: str, opened: bool) -> None:
+        ids, kinds, status = read(text, dialect, tokenizer, opened)
+        parts = split(ids, markers, opened)
+        assert (parts.status, output_kinds(parts, len(ids))) == (status, kinds)
+
+    agree()
+
+
+def test_a_marker_is_found_in_what_the_tokenizer_made_of_it_and_its_neighbours() -> None:
+    tokenizer = cutting("merging")
+    text = "<think>why.</think><answer>no</answer>"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    words = [tokenizer.decode([i]) for i in ids]
+    assert ".</" in words and "><" in words  # else this shows nothing
+    parts = split(ids, bind("think_answer", tokenizer, []))
+    thought, answer = (tokenizer.decode(part) for part in pieces(ids, parts))
+    assert (parts.status, thought, answer) == ("closed", "why", "no")
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("no<think>", "no <t h i n k>"),
+        ("no.<think>", "no .< t h i n k>"),
+        ("<think>. no", "<t h i n k >. ▁ no"),
+        ("!<think>", "! <t h i n k>"),
+    ],
+)
+def test_a_marker_whose_inside_is_cut_differently_beside_a_full_stop_is_found_there_too(text: str, cut: str) -> None:
+    letters = {letter: i for i, letter in enumerate("▁abcdefghijklmnopqrstuvwxyz<>/.!")}
+    merged = [(".", "<"), (">", "."), ("<", "t"), ("k", ">"), ("n", "o")]
+    inner = Tokenizer(models.BPE({**letters, **{a + b: len(letters) + n for n, (a, b) in enumerate(merged)}}, merged))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(prepend_scheme="never"), decoders.Metaspace(prepend_scheme="never")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == cut.split()
+    assert split(ids, bind("think", tokenizer, [])).status == "unclosed"
+
+
+def test_an_empty_thought_whose_markers_share_a_token_is_empty() -> None:
+    tokenizer = cutting("merging")
+    ids = tokenizer("<think></think>no", add_special_tokens=False)["input_ids"]
+    parts = split(ids, bind("think", tokenizer, []))
+    assert parts.markers[0][1] > parts.markers[1][0]  # else this shows nothing
+    assert (parts.status, parts.thought[0] - parts.thought[1], tokenizer.decode(pieces(ids, parts)[1])) == ("closed", 0, "no")
+
+
+MULBERRY = """### Image Description:
+a kind box.
+
+### Rationales:
+open it.
+
+### Let's think step by step.
+
+### Step 1:
+first turn it.
+
+### Step 2:
+then two.
+
+### The final answer is: 5"""
+LLAVA_COT = (
+    "<SUMMARY> one. </SUMMARY>\n\n<CAPTION> a box. </CAPTION>\n\n<REASONING> turn it. </REASONING>\n\n<CONCLUSION> yes </CONCLUSION>"
+)
+VIRGO = "<|begin_of_thought|>\n\none two.\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\nyes\n\n<|end_of_solution|>"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "merging", "special"])
+@pytest.mark.parametrize(
+    ("name", "text", "thought", "answer"),
+    [
+        ("think", "<think>\none two.\n</think>\n\nyes", "one two.", "yes"),
+        ("think_answer", "<think>one two</think>\n<answer>yes</answer>", "one two", "yes"),
+        ("mulberry", MULBERRY, "a kind box. open it. first turn it. then two.", "5"),
+        ("llava_cot", LLAVA_COT, "one. a box. turn it.", "yes"),
+        ("virgo", VIRGO, "one two.", "yes"),
+        ("kimi", "◁think▷one two◁/think▷yes", "one two", "yes"),
+        ("llamav_o1", "one two\n\nyes", "", "one two yes"),
+        ("none", "<think>one</think>", "", "<think>one</think>"),
+    ],
+)
+def test_what_each_family_writes(kind: str, name: str, text: str, thought: str, answer: str) -> None:
+    tokenizer = cutting(kind)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    parts = split(ids, bind(name, tokenizer, [tokenizer.eos_token_id]))
+    assert parts.status == ("closed" if thought else "absent")
+    assert [" ".join(tokenizer.decode(part).split()) for part in pieces(ids, parts)] == [thought, answer]
 
 
 @given(st.lists(st.integers(3, 9), max_size=6), st.lists(st.integers(3, 9), max_size=6), st.booleans())
@@ -111,7 +246,7 @@ def test_step_ends_are_read_from_token_text() -> None:
 
 
 def test_an_unknown_or_unwritable_dialect_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="unknown dialect 'klingon'; known are think, none"):
+    with pytest.raises(ValueError, match="unknown dialect 'klingon'; known are think, .*none. Or pass Dialect"):
         bind("klingon", tiny_tokenizer(), [0])
     with pytest.raises(ValueError, match="cannot write '<ponder>'. Pass dialect=\"none\""):
         bind(Dialect("ponder", "<ponder>", "</ponder>"), tiny_tokenizer(), [0])
@@ -119,5 +254,88 @@ def test_an_unknown_or_unwritable_dialect_says_what_to_do() -> None:
 
 
 def test_markers_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(ValueError, match="end in the same tokens"):
-        Markers(DIALECTS["think"], ((3, 4),), ((6, 3, 4),), torch.zeros(12, dtype=torch.bool), (END,))
+    nothing = torch.zeros(12, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"opener \(3, 4\) and closer \(6, 3, 4\) end in the same tokens"):
+        Markers(DIALECTS["think"], ((3, 4),), ((6, 3, 4),), nothing, (END,))
+    with pytest.raises(ValueError, match=r"closer \(4,\) and trailing marker \(3, 4\) end in the same tokens"):
+        Markers(DIALECTS["think"], (), ((4,),), nothing, (END,), trailings=((3, 4),))
+    with pytest.raises(ValueError, match=r"opener \(3, 4\) and closer \(6, 5, 4\) end in the same tokens"):
+        Markers(DIALECTS["think"], ((3, 4),), ((6, 5, 4),), nothing, (END,), heads={5: 3})
+    with pytest.raises(ValueError, match="Choose other markers"):
+        bind(Dialect("twins", "<think>", "<think>"), cutting("pieces"), [0])
+
+
+def test_a_heading_that_cannot_be_written_is_left_out_and_an_answer_tag_is_not() -> None:
+    tokenizer = tiny_tokenizer()
+    tagged = Dialect("tagged", "<think>", "</think>", inner=("<ponder>",), trailing=("</answer>",))
+    assert bind(tagged, tokenizer, [0]).inners == ()
+    with pytest.raises(ValueError, match="cannot write '<answer>'"):
+        bind("think_answer", tokenizer, [0])
+
+
+def test_a_dialect_tells_all_its_markers() -> None:
+    assert DIALECTS["think_answer"].markers == (
+        (Role.OPEN, "<think>"),
+        (Role.CLOSE, "</think>"),
+        (Role.ANSWER, "<answer>"),
+        (Role.TRAILING, "</answer>"),
+    )
+    assert ("### Step 20:" in DIALECTS["mulberry"].inner, DIALECTS["none"].markers, DIALECTS["llamav_o1"].open) == (True, (), None)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "dialect"),
+    [
+        ("qwen2_5_vl", "Fancy-MLLM/R1-Onevision-7B", "think"),
+        ("qwen2_5_vl", "MM-Eureka-Qwen-7B", "think_answer"),
+        ("internvl", "MM-Eureka-8B", "think_answer"),
+        ("qwen2_vl", "Mulberry_qwen2vl_7b", "mulberry"),
+        ("llava_next", "HuanjinYao/Mulberry_llava_8b", "mulberry"),
+        ("mllama", "Mulberry_llama_11b", "mulberry"),
+        ("mllama", "Xkev/Llama-3.2V-11B-cot", "llava_cot"),
+        ("mllama", "LLaVA-CoT", "llava_cot"),
+        ("mllama", "LlamaV-o1", "llamav_o1"),
+        ("mllama", "Llama-3.2-11B-Vision-Instruct", "think"),
+        ("qwen2_vl", "RUC-AIBOX/Virgo-72B", "virgo"),
+        ("kimi_vl", "Kimi-VL-A3B-Thinking-2506", "kimi"),
+        ("kimi_vl", "Kimi-VL-A3B-Instruct", "think"),
+        ("qwen3_vl", "Qwen3-VL-8B-Thinking", "think"),
+        ("glm4v", "GLM-4.1V-9B-Thinking", "think_answer"),
+        ("qwen2_5_vl", "reasoning", "think"),
+        ("llama", "virgo", "think"),  # a name alone does not make a Qwen2-VL of it
+    ],
+)
+def test_a_checkpoint_is_known_by_its_name_and_architecture(model_type: str, name: str, dialect: str) -> None:
+    tokenizer = cutting("pieces")
+    assert choose(model_type, name, tokenizer, [7]).dialect.name == dialect
+    assert choose(model_type, name, tokenizer, [7], "none").dialect.name == "none"
+
+
+def test_every_dialect_has_a_checkpoint_that_writes_it() -> None:
+    assert {name for _, _, name in CHECKPOINTS} | {"none"} == set(DIALECTS)
+
+
+def test_a_tokenizer_that_cannot_write_the_known_dialect_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose("qwen2_vl", "virgo", tiny_tokenizer(), [0]).dialect.name == "think"
+    assert "virgo is known to write dialect 'virgo', but" in caplog.text and "cannot write '<|begin_of_thought|>'" in caplog.text
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1}, unk_token="<unk>")), unk_token="<unk>"
+    )
+    assert choose("llama", "plain", plain, [0]).dialect.name == "none"
+
+
+def test_binding_to_a_large_vocabulary_is_fast() -> None:
+    thirty = Dialect("thirty", "<think>", "</think>", inner=tuple(f"### Step {n}:" for n in range(1, 27)), trailing=("</answer>", "## end"))
+    words = [word for _, text in thirty.markers for word in text.split()]
+    edges = (">", ".###", "1:!", "<", "")
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(("<unk>", *words, *(f"{n}{edges[n % 5]}" for n in range(150_000)))))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+
+    def seconds() -> float:
+        start = time.process_time()
+        assert len(bind(thirty, tokenizer, [0]).patterns) == 30
+        return time.process_time() - start
+
+    assert min(seconds(), seconds()) < 1.5

@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from thoughtlens.hooks import FAMILIES, Prompt, encode, load, wrap
+from thoughtlens.hooks.families import Block
 from tiny import tiny_folder, tiny_image, tiny_lens, tiny_model, tiny_processor, tiny_prompts
 from transformers import AutoModelForImageTextToText
 
@@ -89,7 +91,10 @@ def drop_weight(folder: Path) -> None:
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "part-1.safetensors"}}'),
             "lacks the weights part-1.safetensors",
         ),
-        (lambda f: change_config(f, model_type="llava"), "no entry for the architecture 'llava'; known are qwen2_5_vl.*family=Family"),
+        (
+            lambda f: change_config(f, model_type="idefics3"),
+            "no entry for the architecture 'idefics3'; known are qwen2_vl, .*family=Family",
+        ),
         (drop_weight, "no fitting weights for 1 parameters, first '.*up_proj.weight': they would be random"),
         (lambda f: (f / "chat_template.jinja").unlink(), "has no chat template"),
     ],
@@ -105,11 +110,14 @@ def test_damage_is_named_before_anything_runs(copy: Path, damage: Callable[[Path
     [
         ({"layers": "model.visual.blocks"}, "2 layers at 'model.visual.blocks', the configuration says 3"),
         ({"layers": "model.decoder.layers"}, "names 'model.decoder.layers', which the model does not have"),
-        ({"attention": "attn"}, "layer 0 has no 'attn'"),
-        ({"out": "out_proj"}, "layer 0 has no 'self_attn.out_proj'"),
+        ({"inner": "decoder"}, "names 'decoder', which the model does not have"),
+        ({"block": Block(attention="attn")}, "layer 0 has no 'attn' for attn_out"),
+        ({"block": Block(out="out_proj")}, "layer 0 has no 'self_attn.out_proj' for head_out"),
+        ({"block": Block(mlp="ffn")}, "layer 0 has no 'ffn' for mlp_out"),
+        ({"block": Block(attention_gate="gate")}, "layer 0 has no 'self_attn' for attn_out.*gate"),
     ],
 )
-def test_a_wrong_family_entry_is_found_at_load(wrong: dict[str, str], message: str) -> None:
+def test_a_wrong_family_entry_is_found_at_load(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(tiny_folder("words"), family=replace(FAMILIES["qwen2_5_vl"], **wrong))
 

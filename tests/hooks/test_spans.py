@@ -1,10 +1,11 @@
 """Token kinds from ids, and spans resolved to positions: by hand, on both padding sides, and under random outputs."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from thoughtlens.hooks import (
     DIALECTS,
@@ -17,10 +18,11 @@ from thoughtlens.hooks import (
     kinds_of,
     parse_span,
     resolve,
+    split,
     streamable,
     token_kinds,
 )
-from thoughtlens.hooks.dialects import Stream
+from thoughtlens.hooks.dialects import Stream, output_kinds
 from thoughtlens.hooks.spans import ANCHORS, SPANS, STRETCHES
 from tiny import tiny_image, tiny_lens, tiny_output, tiny_prompts, tiny_transcripts
 
@@ -95,7 +97,7 @@ SPAN = st.one_of(
     st.sampled_from([*STRETCHES, *ANCHORS]),
     st.builds("{}[{}]".format, st.sampled_from(["step", "step_end"]), st.integers(-9, 99)),
     st.builds("{}[{}:{}]".format, st.sampled_from(STRETCHES), st.integers(-9, 99), st.one_of(st.just(""), st.integers(-9, 99))),
-    st.builds("{}@{}".format, st.sampled_from(STRETCHES), st.sampled_from(["0", "0.5", "0.25", "1", ".5", "1.0"])),
+    st.builds("{}@{}".format, st.sampled_from(STRETCHES), st.sampled_from(["0", "0.5", "0.25", "1", ".5", "1.0", "0.1234567", "0.00001"])),
 )
 
 
@@ -227,3 +229,93 @@ def test_a_foreign_template_is_refused() -> None:
     lens = tiny_lens("words")
     with pytest.raises(ValueError, match="were not written by this model's chat template"):
         token_kinds([20, 21, 22, 23], 4, lens.frame, lens.markers)
+
+
+ROLES = replace(MARKERS, inners=((18,),), answers=((19, 16),), trailings=((17,),))
+
+
+@st.composite
+def chats(draw: st.DrawFn) -> tuple[list[int], list[int], int]:
+    """Ids, kinds and prompt length of a random conversation: turns of template, pictures and words, then an output of any shape."""
+    codes: list[int] = []
+    for _ in range(draw(st.integers(1, 3))):
+        for kind in (Kind.TEMPLATE, Kind.IMAGE, Kind.INSTRUCTION, Kind.TEMPLATE):
+            codes += [int(kind)] * draw(st.integers(0, 3))
+    codes.append(int(Kind.TEMPLATE))
+    ids = draw(st.lists(st.integers(4, 15), min_size=len(codes), max_size=len(codes)))
+    output = draw(st.lists(st.sampled_from([OPEN, CLOSE, END, DOT, DOT, 7, 8, 9, 16, 17, 18, 19]), max_size=14))
+    parts = split(output, ROLES, draw(st.booleans()))
+    return ids + output, codes + output_kinds(parts, len(output)), len(codes)
+
+
+@settings(max_examples=200)
+@given(chats(), st.integers(0, 3), st.integers(0, 3))
+def test_spans_of_any_conversation_fit_together(chat: tuple[list[int], list[int], int], left: int, right: int) -> None:
+    ids, codes, prompt = chat
+    length = len(ids)
+    ids, kinds = [END] * left + ids + [END] * right, torch.tensor([Kind.PAD] * left + codes + [Kind.PAD] * right, dtype=torch.int8)
+
+    def of(span: str) -> list[int]:
+        found: list[int] = (resolve(span, kinds, ids, ROLES, prompt_end=prompt + left) - left).tolist()
+        alone = resolve(span, torch.tensor(codes, dtype=torch.int8), ids[left : left + length], ROLES, prompt_end=prompt).tolist()
+        assert found == alone == sorted(set(found)) and set(found) <= set(range(length))  # padding changes nothing; ascending, each once
+        return found
+
+    kind = {name: of(name) for name in STRETCHES if name not in ("prompt", "all")}
+    assert sorted(position for some in kind.values() for position in some) == of("all") == list(range(length))  # each token is of one kind
+    assert of("prompt") == list(range(prompt)) and of("last_prompt") == [prompt - 1]
+    thought, answer, last = kind["thought"], kind["answer"], of("thought_last")
+    assert of("thought_first") == thought[:1] == of("thought[:1]") and of("answer_first") == answer[:1]
+    assert all(position >= prompt for position in (*thought, *answer, *kind["marker"]))
+    assert last or not (thought and answer)
+    for closer in last:
+        assert closer in kind["marker"] and all(t < closer for t in thought) and all(a > closer for a in answer)
+    for name in ("thought", "answer", "all", "template"):
+        whole = of(name)
+        assert of(f"{name}[:2]") + of(f"{name}[2:]") == whole and of(f"{name}[-3:]") == whole[-3:] and of(f"{name}[1:-1]") == whole[1:-1]
+        fractions = [of(f"{name}@{f}") for f in (0, 0.2, 0.5, 1)]
+        assert fractions == sorted(fractions) and all(len(f) == bool(whole) and set(f) <= set(whole) for f in fractions)
+        assert fractions[0] == whole[:1] and fractions[-1] == whole[-1:]
+    count = sum(ids[left + position] == DOT for position in thought)
+    steps = [of(f"step[{i}]") for i in range(count)]
+    assert sum(steps, []) == thought[: sum(map(len, steps))] and of(f"step[{count}]") == of(f"step_end[{-count - 1}]") == []
+    for i, step in enumerate(steps):
+        assert step and of(f"step_end[{i}]") == step[-1:] == of(f"step_end[{i - count}]") and of(f"step[{i - count}]") == step
+        assert [ids[left + position] == DOT for position in step] == [False] * (len(step) - 1) + [True]
+
+
+@settings(max_examples=60)
+@given(chats())
+def test_where_the_output_begins_is_seen_from_its_kinds(chat: tuple[list[int], list[int], int]) -> None:
+    ids, codes, prompt = chat
+    kinds = torch.tensor(codes, dtype=torch.int8)
+    if codes[prompt:] and codes[prompt] in (Kind.MARKER, Kind.THOUGHT, Kind.ANSWER):
+        for span in ("last_prompt", "prompt", "thought_last"):
+            assert resolve(span, kinds, ids, ROLES).tolist() == resolve(span, kinds, ids, ROLES, prompt_end=prompt).tolist()
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(LENSES),
+    st.integers(0, 2),
+    st.sampled_from([None, "you are safe ."]),
+    st.lists(st.sampled_from(["open", "the", "box", ".", "?", "user", "assistant", "\n", "<think>"]), min_size=1, max_size=6)
+    .map(" ".join)
+    .filter(str.strip),
+    st.sampled_from(["closed", "unclosed", "absent", "close_only", "multiple"]),
+    st.integers(0, 10**6),
+)
+def test_kinds_of_any_rendered_chat(kind: str, pictures: int, system: str | None, text: str, status: str, seed: int) -> None:
+    lens = tiny_lens(kind)
+    prompt = Prompt("p", text, (tiny_image(seed),) * pictures, system=system)
+    output = tiny_output(lens, status, random.Random(seed))
+    batch = encode(lens, [prompt], prefixes=[output])
+    ids, length = batch.ids[0], int(batch.prompt_lengths[0])
+    kinds = token_kinds(ids, length, lens.frame, lens.markers)
+    said = "".join(lens.tokenizer.decode([i for i, code in zip(ids, kinds.tolist(), strict=True) if code == Kind.INSTRUCTION]).split())
+    assert said == "".join(text.split())
+    assert [i for i, code in enumerate(kinds.tolist()) if code == Kind.IMAGE] == [
+        i for i, token in enumerate(ids[:length]) if token == lens.frame.image_token_id
+    ]
+    assert kinds[length:].tolist() == output_kinds(split(output, lens.markers), len(output))
+    assert resolve("last_prompt", kinds, ids, lens.markers, prompt_end=length).tolist() == [length - 1]

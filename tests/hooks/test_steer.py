@@ -561,7 +561,7 @@ def test_the_report_says_what_was_done(lens: LensModel, transcripts: list[Transc
     [
         ({"vector": vector("resid_post.1", width=16)}, "width 16, tiny-words-0 has 32"),
         ({"vector": vector("resid_post.3")}, "layers 0 to 2"),
-        ({"vector": vector("head_out.1")}, "act at resid_pre, attn_out, mlp_out, resid_post"),
+        ({"vector": vector("head_out.1")}, "act at resid_pre, attn_out, cross_attn_out, mlp_out, resid_post"),
         ({"spans": "thougt"}, "unknown span 'thougt'"),
         ({"spans": []}, "at least one"),
         ({"operator": "rotate"}, "known are add, ablate"),

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from thoughtlens.hooks.store import Store, begin, finish, write_shard
+from thoughtlens.hooks.shards import writing
+from thoughtlens.hooks.store import Store
 
 torch.set_num_threads(1)
 
@@ -74,9 +75,9 @@ def make_store(
 
 def write_store(folder: Path, hidden: torch.Tensor, index: pd.DataFrame, sites: list[str]) -> Store:
     """Hidden states [rows, sites, d] and their index, as capture() would have left them."""
-    begin(folder, {"sites": sites, "width": hidden.shape[-1], "fingerprint": "f00d"})
-    sha = write_shard(folder, 0, hidden)
-    return finish(folder, index.assign(shard=0, offset=range(len(index))), {0: sha})
+    with writing(folder, {"sites": sites, "width": hidden.shape[-1], "fingerprint": "f00d"}) as writer:
+        writer.write(0, hidden, index.assign(order=range(len(index))))
+        return writer.finish()
 
 
 @pytest.fixture

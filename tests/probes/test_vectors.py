@@ -41,7 +41,9 @@ def test_safe_reasoning_does_not_mind_the_order_of_rows(build, write):
     source, target = pair(build, noise=1.0)
     hidden, index = source.rows()
     order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
-    mixed = write(hidden[order], index.iloc[order.numpy()].reset_index(drop=True).drop(columns="shard_sha"), source.sites)
+    mixed = write(
+        hidden[order], index.iloc[order.numpy()].reset_index(drop=True).drop(columns=["shard", "offset", "shard_sha"]), source.sites
+    )
     straight, other = (vector_from_stores(source=s, target=target, span="last_prompt", shuffled=3) for s in (source, mixed))
     for site in SITES:
         torch.testing.assert_close(straight.values[site], other.values[site])
