@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+if TYPE_CHECKING:
+    from ..hooks.model import LensModel
+
 StageName = Literal["language", "base", "reasoning", "safe"]
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+PoolName = Literal["mean", "max", "first", "last", "every"]
 
 
 def demo(out: Path = Path("runs/demo"), *, device: str = "auto", checkpoints: Path | None = None, sweep: bool = False) -> None:
@@ -28,6 +34,121 @@ def demo(out: Path = Path("runs/demo"), *, device: str = "auto", checkpoints: Pa
     from .demo import demo as run
 
     run(out, device=_device(device), checkpoints=checkpoints or CHECKPOINTS, sweep=sweep)
+
+
+def capture(
+    model: str,
+    *,
+    prompts: str | None = None,
+    sites: str = "resid_post",
+    spans: str = "last_prompt,thought,thought@0.5,answer_first",
+    pool: PoolName = "mean",
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    out: Path = Path("runs/capture"),
+    transcripts: Path | None = None,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    device: str = "auto",
+    dtype: DTypeName = "auto",
+    adapter: Path | None = None,
+    dialect: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    allow_empty: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Let a model answer prompts and keep its hidden states; killed at any time, the same command goes on.
+
+    Example: thoughtlens capture --model checkpoints/reasoning --prompts organism --spans last_prompt,thought --out runs/capture
+
+    Args:
+        model: Folder of a checkpoint, or hub id.
+        prompts: A benchmark (organism) or a .jsonl file of prompts (default: those of the transcripts given, else organism).
+        sites: Names such as resid_post (every layer) or mlp_out.3, with commas.
+        spans: Tokens to read, with commas: last_prompt, thought, thought[:16], thought@0.5, step_end[0], ...
+        pool: How the tokens of a span become one vector; every keeps them apart.
+        split: Only prompts of this split (default: test of a benchmark, all of a file).
+        limit: At most so many prompts.
+        seed: Draw them at random with this seed, instead of taking the first ones.
+        out: Run folder: prompts.jsonl, transcripts/, activations/.
+        transcripts: Read these again instead of letting the model answer, such as what another model of the trio wrote.
+        max_new_tokens: Limit on what the model writes.
+        batch_size: Prompts at a time.
+        device: auto, cpu, cuda, cuda:1, ...
+        dtype: auto is float32 on the CPU, the checkpoint's own elsewhere.
+        adapter: Folder of a PEFT adapter to put on the model.
+        dialect: How the model writes its thought (default: by its name and tokenizer).
+        on_error: What to do about prompts that cannot be used: raise names them all; skip leaves them out and notes them in skipped.jsonl.
+        allow_empty: Leave out a span that no transcript has.
+        quiet: No progress bars.
+    """
+    import rich
+
+    from ..hooks.select import Select
+    from .capturing import Asked, capturing
+
+    rich.reconfigure(stderr=True)  # bars go there; what came out stands alone on standard output
+    asked = Asked(
+        Select(sites.split(","), spans.split(","), pool),
+        prompts=prompts,
+        transcripts=transcripts,
+        split=split,
+        limit=limit,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        on_error=on_error,
+        allow_empty=allow_empty,
+    )
+
+    def loaded() -> LensModel:
+        import torch
+
+        from ..hooks.model import load
+
+        kind = None if dtype == "auto" else getattr(torch, dtype)
+        return load(model, device=_device(device), dtype=kind, adapter=adapter, dialect=dialect)
+
+    print(capturing(out, asked, loaded, progress=not quiet))
+
+
+def verify(store: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Compare every file of an activation store with what was written; exit code 1 and a line for each problem.
+
+    Example: thoughtlens store verify runs/capture/activations/reasoning
+    """
+    from ..hooks.store import verify_store
+
+    if problems := verify_store(store):
+        print("\n".join(problems), file=sys.stderr)
+        raise SystemExit(1)
+    print(f"{store} is whole")
+
+
+def show(store: Annotated[Path, tyro.conf.Positional]) -> None:
+    """What an activation store holds: rows, sites, spans, bytes.
+
+    Example: thoughtlens store show runs/capture/activations/reasoning
+    """
+    from .capturing import contents
+
+    print("\n".join(contents(store)))
+
+
+def bench_capture(*, device: str = "auto", out: Path | None = None, into: Path = Path("runs/bench")) -> None:
+    """Time capture beside plain forwards, other engines and raw writes, results compared before anything is timed.
+
+    Example: thoughtlens bench capture --device cpu --out docs/speed.md
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ...
+        out: Write the tables there as well, as Markdown.
+        into: Folder on the disk that is timed; left empty.
+    """
+    from .speed import bench_capture as bench
+
+    bench(_device(device), out=out, into=into)
 
 
 def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
@@ -103,27 +224,39 @@ def _device(name: str) -> str | None:
     return name
 
 
-ORGANISM = {"build": build, "card": card}
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "capture": capture, "report": report, "doctor": doctor}
+NESTED: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "organism": ("The small trio: train it from nothing, measure it.", {"build": build, "card": card}),
+    "store": ("Activation stores: check one, look into one.", {"verify": verify, "show": show}),
+    "bench": ("How fast it is here.", {"capture": bench_capture}),
+}
 
 
-def organism() -> None:
-    """The small trio: `thoughtlens organism build` trains it from nothing, `thoughtlens organism card` measures it."""
-    raise ValueError(f"say what to do: thoughtlens organism {' | '.join(ORGANISM)}")
+def group(name: str, about: str, commands: Mapping[str, Callable[..., None]]) -> Callable[[], None]:
+    """A command that stands for several: alone it is an error that names them."""
+    choice = f"thoughtlens {name} {' | '.join(commands)}"
 
+    def command() -> None:
+        raise ValueError(f"say what to do: {choice}")
 
-COMMANDS = {"demo": demo, "report": report, "doctor": doctor, "organism": organism}
+    command.__doc__ = f"{about} {choice}"
+    return command
 
 
 def main() -> None:
     """Entry point. Errors a user can mend are one sentence on standard error; Ctrl-C keeps what is finished."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    nested = sys.argv[1:2] == ["organism"] and len(sys.argv) > 2
-    commands, prog, args = (ORGANISM, "thoughtlens organism", sys.argv[2:]) if nested else (COMMANDS, "thoughtlens", sys.argv[1:])
+    first, rest = sys.argv[1:2], sys.argv[2:]
+    if first and first[0] in NESTED and rest:
+        (about, commands), prog, args = NESTED[first[0]], f"thoughtlens {first[0]}", rest
+    else:
+        about, prog, args = str(__doc__), "thoughtlens", sys.argv[1:]
+        commands = {**COMMANDS, **{name: group(name, *entry) for name, entry in NESTED.items()}}
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=__doc__, args=args)
+        tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=about, args=args)
     except KeyboardInterrupt:
         print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError, ImportError) as error:
-        print(f"thoughtlens: {error}", file=sys.stderr)
+        print(f"thoughtlens: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from error

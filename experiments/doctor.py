@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .run import PACKAGES, package_version
+
+if TYPE_CHECKING:
+    from ..hooks.dialects import Dialect
+    from ..hooks.families import Block
 
 EXTRAS = {"train": ("peft",), "test": ("pytest", "hypothesis"), "dev": ("ruff", "mypy")}
 OPTIONAL = {
@@ -19,7 +25,7 @@ OPTIONAL = {
 
 
 def doctor(model: str | None = None) -> list[str]:
-    """Lines to print. With a model: its family, dialect, layers and fingerprint, or the error that loading it raises."""
+    """Lines to print. With a model: how it is read, or the error that loading it raises."""
     import torch
 
     lines = [f"python        {platform.python_version()} on {platform.system()} {platform.machine()}"]
@@ -38,13 +44,63 @@ def doctor(model: str | None = None) -> list[str]:
 
 
 def _model_lines(path: str) -> list[str]:
+    from transformers.utils.logging import disable_progress_bar
+
     from ..hooks.model import load
 
+    disable_progress_bar()
     lens = load(path)
-    return [
-        f"model         {lens.name}: {type(lens.model).__name__}, "
-        f"{lens.n_layers} layers of width {lens.width}, {lens.n_heads} heads, {lens.dtype}",
-        f"layers        {lens.family.layers}",
-        f"dialect       {lens.dialect.name}: opens {lens.dialect.open!r}, closes {lens.dialect.close!r}",
-        f"fingerprint   {lens.fingerprint[:16]}",
+    image = lens.frame.image_token_id
+    picture = "none: this family reads text alone" if image is None else f"{lens.tokenizer.convert_ids_to_tokens(image)!r}, id {image}"
+    lines = [
+        f"model         {lens.name}: {type(lens.model).__name__}, {lens.n_layers} layers of width {lens.width}, {lens.n_heads} heads, "
+        f"{lens.dtype}, context {lens.context:,}",
+        f"family        {lens.model.config.model_type}; layers at {lens.family.layers}",
+        *(f"layers        {told}" for told in _layers(lens.blocks)),
     ]
+    if lens.deepstack:
+        lines.append(f"deepstack     visual features are added at image tokens behind layers {_numbers(lens.deepstack)}")
+    lines += [
+        f"image token   {picture}",
+        f"dialect       {lens.dialect.name}: {_markers(lens.dialect)}",
+        f"template      {'itself opens the thought' if lens.opened else 'leaves the thought to the model'}; arguments "
+        f"{', '.join(f'{name}={value!r}' for name, value in lens.template.items()) or 'none'}",
+    ]
+    if lens.family.note:
+        lines.append(f"note          {lens.family.note}")
+    return [*lines, f"fingerprint   {lens.fingerprint[:16]}"]
+
+
+def _layers(blocks: Sequence[Block]) -> list[str]:
+    """A line for each kind of layer: which they are, and what is read where."""
+    kinds: dict[Block, list[int]] = {}
+    for number, block in enumerate(blocks):
+        kinds.setdefault(block, []).append(number)
+    return [
+        f"{_numbers(numbers)}: {block.site} from {_source(block.attention, block.attention_adds, block.attention_gate)}, "
+        f"mlp_out from {_source(block.mlp, block.mlp_adds, block.mlp_gate)}, head_out before {block.attention}.{block.out}"
+        for block, numbers in kinds.items()
+    ]
+
+
+def _source(module: str, adds: str, gate: str) -> str:
+    return (adds or module) + (f" (the layer adds tanh({gate}) times it)" if gate else "")
+
+
+def _markers(dialect: Dialect) -> str:
+    """Marker texts by role."""
+    roles: dict[str, list[str]] = {}
+    for role, text in dialect.markers:
+        roles.setdefault(role.name.lower(), []).append(repr(text))
+    return "; ".join(f"{role} {', '.join(texts)}" for role, texts in roles.items()) or "no markers, all of an output is answer"
+
+
+def _numbers(layers: Sequence[int]) -> str:
+    """Layer numbers with their runs shortened: 0-2, 4, 6-7."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

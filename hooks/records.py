@@ -1,24 +1,41 @@
 """What goes into a model and what came out: Prompt and Transcript, and their JSON-lines files.
 
 A prompt file stands beside a folder `images/`: pictures held in memory are saved there once, named by their content; pictures
-given as paths stay where they are. A transcript file refers to its prompts by id.
+given as paths stay where they are. A transcript file refers to its prompts by id; it is written whole, or grows chunk by chunk
+(append_transcripts), and what a killed writer left of the last chunk is cut off (cut_transcripts). A line that is no record is an
+error naming file and line, or, where the reader is given a list `skipped`, a note in that list.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image as PILImage
 
-from .files import atomic, write_text
+from .files import FULL, DiskFull, atomic, writable_folder, write_text
 
 Picture = PILImage.Image | str | Path
 STATUSES = ("closed", "unclosed", "absent", "close_only", "multiple")
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "system": (str | None, "text or None"),
+    "goal": (str, "text"),
+    "category": (str, "text"),
+    "attack": (str, "text"),
+    "group": (str, "text"),
+    "harmful": (bool | None, "True, False or None"),
+    "benchmark": (str, "text"),
+    "split": (str, "text"),
+    "meta": (Mapping, "a mapping"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,12 @@ class Prompt:
                 raise TypeError(
                     f"prompt {self.id!r}: an image is a PIL image or a path, got {type(picture).__name__}. Open it with PIL.Image."
                 )
+        for name, (kind, words) in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise TypeError(f"prompt {self.id!r}: {name} is {words}, got {value!r}.")
+        for name in ("id", "text", "system"):
+            if _unwritable(getattr(self, name) or ""):
+                raise ValueError(f"prompt {self.id!r}: its {name} holds half a surrogate pair, no character. Decode the text again.")
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,22 @@ class Transcript:
         return self.prompt.id
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """Something that cannot be used, and why.
+
+    prompt_id   None where the line does not give one
+    line        in the file it was read from; None where the line was fine and the prompt is not
+    """
+
+    prompt_id: str | None
+    line: int | None
+    error: str
+
+
+Record = TypeVar("Record", Prompt, Transcript)
+
+
 def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> Path:
     """Write prompts as JSON lines; pictures in memory become `images/<content hash>.png` beside the file."""
     path = Path(path)
@@ -117,14 +156,22 @@ def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> Path:
     return path
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
-    """Read what write_prompts wrote. Image references are resolved against the file's folder; nothing is opened yet."""
+def read_prompts(path: str | Path, *, skipped: list[Skipped] | None = None) -> list[Prompt]:
+    """Read what write_prompts wrote. Image references are resolved against the file's folder; nothing is opened yet.
+
+    ValueError naming file and line for one that is no prompt: not UTF-8, not JSON, unknown or missing fields, no text, an id that occurred
+    before. With `skipped` such a line is left out and noted there.
+    """
     path = Path(path)
-    rows = _rows(path)
-    for number, row in rows:
-        _known(row, Prompt, f"{path}:{number}")
-    _distinct([row["id"] for _, row in rows], path)
-    return [Prompt(**{**row, "images": tuple(_locate(i, path.parent) for i in row.get("images", ()))}) for _, row in rows]
+
+    def made(row: Mapping[str, Any]) -> Prompt:
+        _known(row, Prompt)
+        images = row.get("images", [])
+        if not (isinstance(images, list) and all(isinstance(one, str) for one in images)):
+            raise ValueError(f"images is a list of paths, got {images!r}")
+        return Prompt(**{**row, "images": tuple(path.parent / one for one in images)})
+
+    return _read(path, made, skipped)
 
 
 def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> Path:
@@ -132,29 +179,82 @@ def write_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> Pa
     path = Path(path)
     transcripts = list(transcripts)
     _distinct([t.id for t in transcripts], path)
-    lines = []
-    for transcript in transcripts:
-        row = {f.name: getattr(transcript, f.name) for f in fields(Transcript) if f.name != "prompt"}
-        lines.append(_line({"prompt_id": transcript.id, **row}, f"transcript of {transcript.id!r}"))
-    write_text(path, "".join(lines))
+    write_text(path, _transcript_lines(transcripts))
     return path
 
 
-def read_transcripts(path: str | Path, prompts: Iterable[Prompt]) -> list[Transcript]:
-    """Read what write_transcripts wrote and join it with its prompts."""
+def append_transcripts(path: str | Path, transcripts: Iterable[Transcript]) -> None:
+    """Write transcripts after those that are in the file. They are on disk when this returns; a kill or a full disk leaves part of them."""
     path = Path(path)
+    writable_folder(path.parent)
+    lines = _transcript_lines(transcripts).encode()
+    try:
+        with path.open("ab") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DiskFull(
+            f"{FULL[error.errno]}: {len(lines):,} bytes of transcripts do not fit into {path}. "
+            "Make room there and start again: everything written before is whole."
+        ) from error
+
+
+def cut_transcripts(path: str | Path, chunks: Sequence[Sequence[str]]) -> int:
+    """How many chunks (prompt ids in the order they are appended) are whole in the file. What a killed writer left after them is cut off.
+
+    ValueError where the file is not the beginning of these chunks.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return 0
+    lines = [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1]]  # the last one is torn, or nothing
+    wanted = [one for chunk in chunks for one in chunk]
+    there = [_prompt_id(line) for line in lines]
+    if there != wanted[: len(there)]:
+        number = next(i for i, one in enumerate(there) if wanted[i : i + 1] != [one])
+        due = repr(wanted[number]) if number < len(wanted) else "nothing more"
+        raise ValueError(
+            f"{path}:{number + 1} is about prompt {there[number]!r}, where {due} was to come. "
+            "The file was changed, or written by something else: move it away, or choose another folder."
+        )
+    whole = kept = 0
+    while whole < len(chunks) and kept + len(chunks[whole]) <= len(there):
+        kept += len(chunks[whole])
+        whole += 1
+    os.truncate(path, sum(len(line) for line in lines[:kept]))
+    return whole
+
+
+def read_transcripts(path: str | Path, prompts: Iterable[Prompt], *, skipped: list[Skipped] | None = None) -> list[Transcript]:
+    """Read what was written and join it with its prompts. Lines that cannot be used: as in read_prompts."""
     by_id = {p.id: p for p in prompts}
-    found = []
-    for number, row in _rows(path):
-        prompt_id = row.pop("prompt_id", None)
-        if prompt_id not in by_id:
+
+    def made(row: Mapping[str, Any]) -> Transcript:
+        rest = {name: value for name, value in row.items() if name != "prompt_id"}
+        if row.get("prompt_id") not in by_id:
             raise ValueError(
-                f"{path}:{number} is about prompt {prompt_id!r}, which is not among the {len(by_id)} prompts given. "
+                f"about prompt {row.get('prompt_id')!r}, which is not among the {len(by_id)} prompts given. "
                 "Pass the prompts it was made from."
             )
-        _known(row, Transcript, f"{path}:{number}")
-        found.append(Transcript(prompt=by_id[prompt_id], **row))
-    return found
+        _known(rest, Transcript)
+        for name in ("prompt_ids", "output_ids"):
+            ids = rest.get(name, [])
+            if not (isinstance(ids, list) and all(isinstance(i, int) for i in ids)):
+                raise ValueError(f"{name} is a list of token ids, got {str(ids)[:60]!r}")
+        return Transcript(prompt=by_id[row["prompt_id"]], **rest)
+
+    return _read(Path(path), made, skipped)
+
+
+def write_skipped(path: str | Path, skipped: Iterable[Skipped]) -> None:
+    write_text(path, "".join(_line(asdict(one), "skipped") for one in skipped))
+
+
+def read_skipped(path: str | Path) -> list[Skipped]:
+    return [Skipped(**_object(line)) for _, line in _lines(Path(path))]
 
 
 def _reference(picture: Picture, folder: Path) -> str:
@@ -163,14 +263,15 @@ def _reference(picture: Picture, folder: Path) -> str:
         file = folder / "images" / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
         if not file.exists():
             with atomic(file) as part:
-                picture.save(part, format="PNG")
+                (picture if picture.mode in PNG_MODES else picture.convert("RGB")).save(part, format="PNG")
         return file.relative_to(folder).as_posix()
     file, folder = Path(picture).resolve(), folder.resolve()
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
 
 
-def _locate(reference: str, folder: Path) -> Path:
-    return folder / reference
+def _transcript_lines(transcripts: Iterable[Transcript]) -> str:
+    names = [f.name for f in fields(Transcript) if f.name != "prompt"]
+    return "".join(_line({"prompt_id": t.id, **{name: getattr(t, name) for name in names}}, f"transcript of {t.id!r}") for t in transcripts)
 
 
 def _line(row: Mapping[str, Any], what: str) -> str:
@@ -180,29 +281,68 @@ def _line(row: Mapping[str, Any], what: str) -> str:
         raise TypeError(f"{what} cannot be written as JSON: {error}. Keep meta to strings, numbers, lists and dictionaries.") from error
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def _read(path: Path, made: Callable[[Mapping[str, Any]], Record], skipped: list[Skipped] | None) -> list[Record]:
+    found: list[Record] = []
+    first: dict[str, int] = {}
+    for number, line in _lines(path):
+        row: dict[str, Any] = {}
+        try:
+            row = _object(line)
+            one = made(row)
+            if one.id in first:
+                raise ValueError(f"the id {one.id!r} occurs twice, first in line {first[one.id]}; every line needs its own id")
+        except (ValueError, TypeError) as error:
+            told = f"{path}:{number}: {error}"
+            if skipped is None:
+                raise ValueError(told) from error
+            named = row.get("prompt_id", row.get("id"))
+            skipped.append(Skipped(named if isinstance(named, str) else None, number, told))
+            continue
+        first[one.id] = number
+        found.append(one)
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each line that is not blank."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is not JSON ({error.msg}); the file wants one object a line") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{number} is a {type(row).__name__}, not an object")
-        rows.append((number, row))
-    return rows
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if line.strip():
+            yield number, line
 
 
-def _known(row: Mapping[str, Any], record: type[Prompt] | type[Transcript], where: str) -> None:
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        bad = f"byte {line[error.start]:#04x} at byte {error.start + 1} of the line"
+        raise ValueError(f"not UTF-8: {bad}. Save the file as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg}); the file wants one object a line") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}, not an object")
+    return row
+
+
+def _prompt_id(line: bytes) -> str | None:
+    """None for a line that is no transcript."""
+    try:
+        return _object(line).get("prompt_id")
+    except ValueError:
+        return None
+
+
+def _known(row: Mapping[str, Any], record: type[Prompt] | type[Transcript]) -> None:
     known = [f.name for f in fields(record) if f.name != "prompt"]
     if unknown := [name for name in row if name not in known]:
-        raise ValueError(f"{where} has the unknown field {unknown[0]!r}; a {record.__name__.lower()} has {', '.join(known)}")
+        raise ValueError(f"unknown field {unknown[0]!r}; a {record.__name__.lower()} has {', '.join(known)}")
     if missing := [f.name for f in fields(record) if f.name in ("id", "text", "model") and f.default is MISSING and f.name not in row]:
-        raise ValueError(f"{where} has no field {missing[0]!r}; every {record.__name__.lower()} needs it")
+        raise ValueError(f"no field {missing[0]!r}; every {record.__name__.lower()} needs it")
+
+
+def _unwritable(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _distinct(ids: Sequence[str], path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,22 @@ def test_the_example_runs_as_written(number, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_reading_commands_run_as_written(tmp_path):
+    section = README.split("## Reading")[1].split("\n## ")[0]
+    commands = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("thoughtlens ")]
+    assert [words[0] for words in commands] == ["capture", "store", "store", "capture"]
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    for words in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", "from thoughtlens.experiments.cli import main; main()", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def test_the_two_commands_stand_as_promised():

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from thoughtlens.experiments import cli
+from thoughtlens.hooks.records import Prompt, write_prompts
+from tiny import tiny_folder, tiny_prompts
 
-COMMANDS = [[name] for name in cli.COMMANDS] + [["organism", name] for name in cli.ORGANISM]
+COMMANDS = [[name] for name in (*cli.COMMANDS, *cli.NESTED)] + [[name, sub] for name, (_, subs) in cli.NESTED.items() for sub in subs]
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -62,7 +64,7 @@ def test_help_shows_an_example_of_the_command(words: list[str], thoughtlens: Com
 
 def test_help_lists_every_command(thoughtlens: Command) -> None:
     code, told, _ = thoughtlens("--help")
-    assert code == 0 and all(name in told for name in cli.COMMANDS)
+    assert code == 0 and all(name in told for name in (*cli.COMMANDS, *cli.NESTED))
 
 
 def test_the_command_line_starts_without_torch(tmp_path: Path) -> None:
@@ -88,7 +90,25 @@ def test_wrong_paths(tmp_path: Path, thoughtlens: Command) -> None:
         ("report", tmp_path / "absent"): "absent",
         ("report", tmp_path / "empty"): "empty",
         ("organism", "build", "--stage", "base", "--out", tmp_path / "new"): "which is not built",
-        ("organism",): "say what to do",
+        ("organism",): "say what to do: thoughtlens organism build | card",
+        ("store",): "say what to do: thoughtlens store verify | show",
+        ("store", "show", tmp_path / "empty"): "is no activation store",
+        ("store", "show", tmp_path / "absent"): "is no activation store",
+        ("capture", "--model", tmp_path / "absent", "--out", tmp_path / "new"): "there is no folder",
+        ("capture", "--model", tmp_path / "empty", "--out", tmp_path / "new"): "holds no config.json",
+        (
+            "capture",
+            "--model",
+            tmp_path / "empty",
+            "--prompts",
+            tmp_path / "absent",
+            "--out",
+            tmp_path / "new",
+        ): "there is no file of prompts",
+        ("capture", "--model", tmp_path / "empty", "--transcripts", tmp_path / "absent", "--out", tmp_path / "new"): "there is no file",
+        ("capture", "--model", tmp_path / "empty", "--spans", "thougth"): "unknown span 'thougth'",
+        ("capture", "--model", tmp_path / "empty", "--sites", "resid_pots"): "resid_pots",
+        ("capture", "--model", tmp_path / "empty", "--limit", "0"): "limit is at least 1, got 0",
     }.items():
         code, _, error = thoughtlens(*words)
         one_sentence(code, error, told)
@@ -131,7 +151,15 @@ def test_an_out_folder_without_permission(quick_trio: Path, tmp_path: Path, thou
 
 
 def test_words_the_command_line_does_not_know(thoughtlens: Command) -> None:
-    for words in (("dmeo",), ("demo", "--ouput", "x"), ("organism", "build", "--stage", "wise"), ("organism", "bild"), ()):
+    for words in (
+        ("dmeo",),
+        ("demo", "--ouput", "x"),
+        ("organism", "build", "--stage", "wise"),
+        ("organism", "bild"),
+        ("store", "shwo"),
+        ("capture", "--on-error", "ignore"),
+        (),
+    ):
         code, out, error = thoughtlens(*words)
         assert code == 2 and "Traceback" not in out + error
 
@@ -139,6 +167,80 @@ def test_words_the_command_line_does_not_know(thoughtlens: Command) -> None:
 def test_an_unknown_device(quick_trio: Path, tmp_path: Path, thoughtlens: Command) -> None:
     code, _, error = thoughtlens("demo", "--checkpoints", quick_trio, "--out", tmp_path / "run", "--device", "gpu")
     one_sentence(code, error, "gpu")
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str | Path], Path]:
+    """Words of a capture command on the tiny model, and the run folder it names."""
+    folder = tmp_path_factory.mktemp("captured")
+    prompts = write_prompts(folder / "prompts.jsonl", tiny_prompts(6))
+    words = ["capture", "--model", tiny_folder(), "--prompts", prompts, "--out", folder / "run", "--sites", "resid_post,mlp_out.1"]
+    return [*words, "--spans", "last_prompt,answer", "--max-new-tokens", "8", "--batch-size", "4", "--device", "cpu"], folder / "run"
+
+
+def test_capture_ends_with_one_line(captured: tuple[list[str | Path], Path], thoughtlens: Command) -> None:
+    words, run = captured
+    code, told, error = thoughtlens(*words)
+    assert code == 0 and "answers" in error
+    assert re.fullmatch(
+        rf"{run}/activations/{tiny_folder().name}: \d+ rows of 4 sites, [\d.]+ kB; 6 prompts, \d thoughts unclosed, \d absent, 0 skipped; "
+        r"wrote [\d,]+ tokens/s, read [\d,]+ tokens/s\n",
+        told,
+    ), told
+    code, told, error = thoughtlens(*words, "--quiet")
+    assert code == 0 and told.endswith("0 skipped; all of it was there\n") and error == ""
+    code, _, error = thoughtlens(*words, "--pool", "max")
+    one_sentence(code, error, "holds a capture with other settings", "differing: select")
+
+
+def test_a_store_is_shown_and_verified(captured: tuple[list[str | Path], Path], thoughtlens: Command) -> None:
+    words, run = captured
+    thoughtlens(*words, "--quiet")
+    store = run / "activations" / tiny_folder().name
+    code, told, _ = thoughtlens("store", "show", store)
+    assert code == 0 and "resid_post.0, resid_post.1, resid_post.2, mlp_out.1" in told and "last_prompt 6" in told and "width 32" in told
+    assert thoughtlens("store", "verify", store) == (0, f"{store} is whole\n", "")
+    (shard,) = (store / "shards").iterdir()
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    code, told, error = thoughtlens("store", "verify", store)
+    shard.write_bytes(whole)
+    assert code == 1 and told == "" and shard.name in error and "Traceback" not in error
+
+
+def test_bad_prompts_are_named_or_left_out(tmp_path: Path, thoughtlens: Command) -> None:
+    file = write_prompts(tmp_path / "p.jsonl", [Prompt("fine", "open the box"), Prompt("gone", "look", (tmp_path / "gone.png",))])
+    words = [
+        "capture",
+        "--model",
+        tiny_folder(),
+        "--prompts",
+        file,
+        "--spans",
+        "last_prompt",
+        "--max-new-tokens",
+        "2",
+        "--out",
+        tmp_path / "run",
+        "--quiet",
+    ]
+    one_sentence(*thoughtlens(*words)[::2], "1 prompt cannot be used", "'gone'", "gone.png", "--on-error skip")
+    code, told, _ = thoughtlens(*words, "--on-error", "skip")
+    assert (
+        code == 0
+        and "1 prompts" in told
+        and "1 skipped" in told
+        and '"prompt_id": "gone"' in (tmp_path / "run" / "skipped.jsonl").read_text()
+    )
+
+
+def test_bench_capture_times_what_is_asked(tmp_path: Path, thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thoughtlens.experiments import speed
+
+    calls = []
+    monkeypatch.setattr(speed, "bench_capture", lambda device, **options: calls.append((device, options)))
+    assert thoughtlens("bench", "capture", "--device", "cpu", "--out", tmp_path / "speed.md")[0] == 0
+    assert calls == [("cpu", {"out": tmp_path / "speed.md", "into": Path("runs/bench")})]
 
 
 def test_ctrl_c_is_told_in_a_line(thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
