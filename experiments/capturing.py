@@ -11,6 +11,7 @@ with the same bytes as one that was not. What cannot be used is found before any
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
@@ -20,13 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from ..hooks.capture import capture
 from ..hooks.encode import encode
-from ..hooks.files import locked, sha256_of, writable_folder
+from ..hooks.files import in_words, locked, sha256_of, short, writable_folder
 from ..hooks.generate import generate
 from ..hooks.model import LensModel
+from ..hooks.planning import check_pictures, pictures_sha, sites_and_width, spans_of
 from ..hooks.records import (
     Prompt,
     Skipped,
@@ -41,6 +44,7 @@ from ..hooks.records import (
     write_transcripts,
 )
 from ..hooks.select import Select
+from ..hooks.spans import parse_span
 from ..hooks.store import Store, open_store
 from .benchmarks import BENCHMARKS
 from .benchmarks import prompts as load_prompts
@@ -123,7 +127,8 @@ def capturing(out: str | Path, asked: Asked, model: Callable[[], LensModel], *, 
     refuse(work.skipped, asked.on_error)
     disable_progress_bar()  # transformers' own, which would break ours
     lens = model()
-    config = settings(asked, lens)
+    check_sites(lens, asked.where, work.prompts)
+    config = settings(asked, lens, work.prompts)
     with locked(writable_folder(out)):
         check_folder(Path(out), config)
         sweep(Path(out))
@@ -164,7 +169,7 @@ def source_of(asked: Asked) -> str:
     """Where the prompts come from: what was said; else the file of the run that the transcripts are part of; else the made-up world."""
     if asked.prompts is not None:
         return asked.prompts
-    beside = asked.transcripts.parent.parent / "prompts.jsonl" if asked.transcripts else None
+    beside = asked.transcripts.resolve().parent.parent / "prompts.jsonl" if asked.transcripts else None
     return str(beside) if beside and beside.is_file() else "organism"
 
 
@@ -200,6 +205,8 @@ def activations(
     """The store, and how fast the transcripts were read, if all of it was now."""
     folder = run.path("activations", in_files(lens))
     begun, start = folder.exists(), time.perf_counter()
+    if not begun:
+        check_spans(lens, transcripts, asked)
     store = capture(
         lens, transcripts, asked.where, into=folder, batch_size=asked.batch_size, progress=progress, allow_empty=asked.allow_empty
     )
@@ -216,7 +223,8 @@ def usable(lens: LensModel, work: Work, max_new_tokens: int, advance: Advance) -
             check_prompt(lens, prompt, work.given.get(prompt.id), max_new_tokens)
             kept.append(prompt)
         except (ValueError, OSError) as error:
-            skipped.append(Skipped(prompt.id, None, str(error)))
+            named = repr(prompt.id) in str(error)  # the operating system's errors name files alone
+            skipped.append(Skipped(prompt.id, None, str(error) if named else f"prompt {prompt.id!r}: {error}"))
         advance("", 1)
     return Work(kept, work.given, skipped)
 
@@ -245,14 +253,22 @@ def write(lens: LensModel, prompts: Sequence[Prompt], file: Path, max_new_tokens
     advance("", sum(map(len, chunks[:done])))
     tokens = 0
     for chunk in chunks[done:]:
-        said = generate(lens, chunk, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=False)
+        try:
+            said = generate(lens, chunk, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=False)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"{lens.device} ran out of memory while {lens.name} answered {len(chunk)} prompts at a time. "
+                "Use a smaller --batch-size in a new folder, or fewer --max-new-tokens."
+            ) from error
         append_transcripts(file, said)
         tokens += sum(len(t.output_ids) for t in said)
         advance("", len(chunk))
     return tokens
 
 
-def settings(asked: Asked, lens: LensModel) -> dict[str, Any]:
+def settings(asked: Asked, lens: LensModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Everything the bytes follow from, JSON-able."""
     source = source_of(asked)
     return {
@@ -271,26 +287,72 @@ def settings(asked: Asked, lens: LensModel) -> dict[str, Any]:
         "max_new_tokens": asked.max_new_tokens,
         "batch_size": asked.batch_size,
         "select": asked.where.to_dict(),
+        "pictures": pictures_of(prompts),
     }
 
 
+def pictures_of(prompts: Sequence[Prompt]) -> str:
+    """One sha256 over the pictures of all prompts. One that cannot be read counts as such: usable() says what is wrong with it."""
+    every = hashlib.sha256()
+    for prompt in prompts:
+        try:
+            seen = pictures_sha(prompt)
+        except (ValueError, OSError):
+            seen = "unreadable"
+        every.update(f"{prompt.id} {seen}\n".encode())
+    return every.hexdigest()
+
+
+def check_sites(lens: LensModel, where: Select, prompts: Sequence[Prompt]) -> None:
+    """ValueError for sites the model does not have, of several widths, or in layers that do not run for every prompt that is read there."""
+    sites, _ = sites_and_width(lens, where)
+    if any(parse_span(span).base != "image" for span in where.spans):
+        check_pictures(lens, sites, [bool(p.images) for p in prompts])
+
+
+def check_spans(lens: LensModel, transcripts: Sequence[Transcript], asked: Asked) -> None:
+    """ValueError for a span that no transcript has, unless it is to be left out and there are others."""
+    spans, found = asked.where.spans, set[str]()
+    for number, t in enumerate(transcripts):
+        found |= {one.span for one in spans_of(lens, number, t.prompt_ids, t.output_ids, asked.where)}
+        if len(found) == len(spans):
+            return
+    if found and asked.allow_empty:
+        return
+    lacking = next(span for span in spans if span not in found)
+    status = ", ".join(f"{status} {count}" for status, count in Counter(t.status for t in transcripts).most_common())
+    raise ValueError(
+        f'span "{lacking}" is empty in all {len(transcripts)} transcripts (dialect "{lens.dialect.name}", split status: {status}). The '
+        "transcripts are kept: the same command with other --spans, such as last_prompt, reads them"
+        + (", and --allow-empty leaves the span out." if found else ".")
+    )
+
+
 def check_folder(out: Path, config: Mapping[str, Any]) -> None:
-    """ValueError where the folder holds another run, or a capture with other settings."""
+    """ValueError where the folder holds another run, or a capture with other settings.
+
+    What is read may change until reading has begun: the transcripts do not follow from it.
+    """
     if not (out / CONFIG).is_file():
         if strangers := [name for name in (PROMPTS, "transcripts", "activations") if (out / name).exists()]:
             raise ValueError(
                 f"{out} holds {strangers[0]}, and no {CONFIG} of a capture that wrote it. Choose an empty or new folder with --out."
             )
         return
-    there = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    if there.get("stage") != STAGE:
-        raise ValueError(f"{out} is the folder of another run, not of a capture. Choose another folder with --out.")
-    if other := [key for key in config if there.get(key) != json.loads(json.dumps(config[key]))]:
+    try:
+        there = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    except ValueError:  # YAML of its own, or no text
+        there = None
+    if not isinstance(there, Mapping) or there.get("stage") != STAGE:
+        raise ValueError(f"{out} is the folder of something else: its {CONFIG} is not that of a capture. Choose another folder with --out.")
+    other = [key for key in config if there.get(key) != json.loads(json.dumps(config[key]))]
+    if other and (other != ["select"] or (out / "activations").exists()):
         key = other[0]
+        pictures = ": a picture of its prompts was changed or is gone" if other == ["pictures"] else ""
         raise ValueError(
-            f"{out} holds a capture with other settings, so it can be neither resumed nor reused: {key} is {shortened(there.get(key))} "
-            f"there and {shortened(config[key])} now (differing: {', '.join(other)}). Choose another folder with --out; what the model "
-            "wrote can be read again with --transcripts."
+            f"{out} holds a capture with other settings, so it can be neither resumed nor reused{pictures}: {key} is "
+            f"{short(there.get(key))} there and {short(config[key])} now (differing: {', '.join(other)}). Choose another folder with "
+            "--out; what the model wrote can be read again with --transcripts."
         )
 
 
@@ -310,6 +372,11 @@ def refuse(skipped: Sequence[Skipped], on_error: OnError) -> None:
         raise ValueError(f"{count} cannot be used: {told}{more}. Mend them, or leave them out with --on-error skip.")
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out. On the CPU torch has no class of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def in_files(lens: LensModel) -> str:
     """The model's name as it names files: a hub id without its owner."""
     return lens.name.split("/")[-1]
@@ -318,18 +385,6 @@ def in_files(lens: LensModel) -> str:
 def size_of(folder: Path) -> int:
     """Bytes of all files in it."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def in_words(size: int) -> str:
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def contents(path: str | Path) -> list[str]:

@@ -85,12 +85,12 @@ def capture(
     """
     import rich
 
-    from ..hooks.select import Select
+    from ..hooks.select import Select, listed
     from .capturing import Asked, capturing
 
     rich.reconfigure(stderr=True)  # bars go there; what came out stands alone on standard output
     asked = Asked(
-        Select(sites.split(","), spans.split(","), pool),
+        Select(listed(sites), listed(spans), pool),
         prompts=prompts,
         transcripts=transcripts,
         split=split,
@@ -257,6 +257,13 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; finished stages are kept, the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"thoughtlens: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except RuntimeError as error:
+        from .capturing import out_of_memory  # not above: the command line starts without torch
+
+        if not out_of_memory(error):
+            raise
         print(f"thoughtlens: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -60,10 +60,12 @@ def _steps(transcript: Transcript, lens: LensModel) -> list[int]:
     ids = transcript.output_ids
     parts = split(ids, lens.markers, lens.opened)
     kinds = output_kinds(parts, len(ids))
+    thought = [at for at in range(*parts.thought) if kinds[at] == Kind.THOUGHT]  # headings inside the thought end no step
+    ended = {at for at, end in zip(thought, lens.markers.ends(ids[at] for at in thought), strict=True) if end}
     steps, number = [-1] * len(ids), 0
     for at in range(*parts.thought):
         steps[at] = number
-        number += kinds[at] == Kind.THOUGHT and bool(lens.markers.step_end[ids[at]])  # headings inside the thought end no step
+        number += at in ended
     return steps
 
 

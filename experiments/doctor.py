@@ -6,22 +6,25 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..hooks.files import in_words
 from .run import PACKAGES, package_version
 
 if TYPE_CHECKING:
     from ..hooks.dialects import Dialect
     from ..hooks.families import Block
+    from ..hooks.model import LensModel
 
-EXTRAS = {"train": ("peft",), "test": ("pytest", "hypothesis"), "dev": ("ruff", "mypy")}
-OPTIONAL = {
-    "torchvision": "video and fast image processors; not needed",
-    "accelerate": "sharding over several devices",
-    "bitsandbytes": "4- and 8-bit weights",
+EXTRAS = {  # those of pyproject.toml
+    "train": ("peft",),
+    "shard": ("accelerate",),
+    "quantize": ("bitsandbytes", "accelerate"),
+    "test": ("peft", "accelerate", "pytest", "hypothesis"),
+    "dev": ("peft", "accelerate", "pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "build"),
 }
+OPTIONAL = {"torchvision": "video and fast image processors; not needed"}
 
 
 def doctor(model: str | None = None) -> list[str]:
@@ -33,11 +36,11 @@ def doctor(model: str | None = None) -> list[str]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     lines.append(f"devices       cpu{''.join(f', cuda:{i} {name}' for i, name in enumerate(gpus)) or '; no GPU'}")
     lines.append(f"threads       {torch.get_num_threads()} of {os.cpu_count()} cores")
-    lines.append(f"free disk     {shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB in the current folder")
+    lines.append(f"free disk     {in_words(shutil.disk_usage(Path.cwd()).free)} in the current folder")
     for extra, packages in EXTRAS.items():
-        missing = [name for name in packages if find_spec(name) is None]
+        missing = [name for name in packages if package_version(name) is None]
         lines.append(
-            f"extra {extra:7s} " + (f"missing {', '.join(missing)}: pip install 'thoughtlens[{extra}]'" if missing else "installed")
+            f"extra {extra:8s} " + (f"missing {', '.join(missing)}: pip install 'thoughtlens[{extra}]'" if missing else "installed")
         )
     lines += [f"{name:13s} {package_version(name) or 'not installed'} ({use})" for name, use in OPTIONAL.items()]
     return lines + (_model_lines(model) if model else [])
@@ -53,10 +56,10 @@ def _model_lines(path: str) -> list[str]:
     image = lens.frame.image_token_id
     picture = "none: this family reads text alone" if image is None else f"{lens.tokenizer.convert_ids_to_tokens(image)!r}, id {image}"
     lines = [
-        f"model         {lens.name}: {type(lens.model).__name__}, {lens.n_layers} layers of width {lens.width}, {lens.n_heads} heads, "
+        f"model         {lens.name}: {type(lens.model).__name__}, {lens.n_layers} layers of width {lens.width}, "
         f"{lens.dtype}, context {lens.context:,}",
         f"family        {lens.model.config.model_type}; layers at {lens.family.layers}",
-        *(f"layers        {told}" for told in _layers(lens.blocks)),
+        *(f"layers        {told}" for told in _layers(lens)),
     ]
     if lens.deepstack:
         lines.append(f"deepstack     visual features are added at image tokens behind layers {_numbers(lens.deepstack)}")
@@ -71,14 +74,18 @@ def _model_lines(path: str) -> list[str]:
     return [*lines, f"fingerprint   {lens.fingerprint[:16]}"]
 
 
-def _layers(blocks: Sequence[Block]) -> list[str]:
+def _layers(lens: LensModel) -> list[str]:
     """A line for each kind of layer: which they are, and what is read where."""
+    from ..hooks.attach import heads
+    from ..hooks.sites import Site
+
     kinds: dict[Block, list[int]] = {}
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(lens.blocks):
         kinds.setdefault(block, []).append(number)
     return [
         f"{_numbers(numbers)}: {block.site} from {_source(block.attention, block.attention_adds, block.attention_gate)}, "
-        f"mlp_out from {_source(block.mlp, block.mlp_adds, block.mlp_gate)}, head_out before {block.attention}.{block.out}"
+        f"mlp_out from {_source(block.mlp, block.mlp_adds, block.mlp_gate)}, head_out before {block.attention}.{block.out}, "
+        f"{heads(lens, Site('head_out', numbers[0]))} heads"
         for block, numbers in kinds.items()
     ]
 

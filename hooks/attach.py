@@ -60,7 +60,7 @@ def watch(lens: LensModel, site: Site, take: Take) -> RemovableHandle:
     module, split = module_at(lens, site), _split(lens, site)
 
     def before(_: nn.Module, args: Any) -> None:  # what a hook returns would take the place of the hidden state
-        take(site, split(args[0]))
+        take(site, split(_given(site, args)))
 
     def after(_: nn.Module, args: Any, output: Any) -> None:
         take(site, split(hidden_of(output)))
@@ -76,7 +76,7 @@ def attach(lens: LensModel, site: Site, change: Change) -> RemovableHandle:
         return change(split(hidden)).reshape(hidden.shape)
 
     if PLACES[site.name].at_input:
-        return module.register_forward_pre_hook(lambda _, args: (changed(args[0]), *args[1:]))
+        return module.register_forward_pre_hook(lambda _, args: (changed(_given(site, args)), *args[1:]))
     return module.register_forward_hook(
         lambda _, args, output: (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
     )
@@ -115,6 +115,17 @@ def gate(lens: LensModel, site: Site) -> Float[Tensor, "1"] | None:
 def hidden_of(output: Any) -> Tensor:
     """The hidden state in what a module returned."""
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _given(site: Site, args: tuple[Any, ...]) -> Tensor:
+    """The hidden state a module is called with."""
+    if not args:
+        raise ValueError(
+            f"{site} is the first argument of its module, and this architecture calls that by keywords alone. "
+            "It cannot be read as it is: have the module called with the hidden state first."
+        )
+    hidden: Tensor = args[0]
     return hidden
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from rich.progress import Progress
 from torch import Tensor
 
-from .encode import Batch, Side, encode
+from .encode import Batch, Side, difference, encode
 from .model import LensModel
 from .planning import Labels, Plan, Wanted, make_plan, places, without
 from .reading import Landing, Reader, reader
@@ -52,11 +52,11 @@ def capture(
 ) -> Store:
     """Read `where` in every transcript and store it in the folder `into`.
 
-    labels        prompt id -> further columns for the index
+    labels        prompt id -> further columns for the index, each of one kind: str, bool, int or float; None where there is no value
     allow_empty   leave out a span that is empty in every transcript, instead of raising
     append        add to a finished store of the same model and selection the rows it does not have yet
     batch_size    most transcripts to a forward; halved when the device runs out of memory
-    shard_bytes   a shard is closed when it holds this much
+    shard_bytes   a shard holds at most this much, or one transcript; smaller batches are made where one would be more
 
     A transcript in which a span is empty has no row for it; the log says how many. A capture that was killed is resumed by the same call
     and ends with the same bytes; one that is finished is opened. ValueError: a span empty everywhere, transcripts this model's template and
@@ -87,6 +87,7 @@ def meta(lens: LensModel, where: Select, sites: Sequence[Site], width: int, job:
         "model": lens.name,
         "fingerprint": lens.fingerprint,
         "dialect": lens.dialect.name,
+        "template": dict(lens.template),
         "select": where.to_dict(),
         "sites": [str(site) for site in sites],
         "width": width,
@@ -102,6 +103,7 @@ def fill(lenses: Mapping[str, LensModel], writers: Mapping[str, Writer], plan: P
         task = bar.add_task(f"capture {', '.join(lenses)}", total=sum(len(batches) for batches in plan.shards))
         readers = {name: stack.enter_context(reader(lens, plan.sites)) for name, lens in lenses.items()}
         rooms = {name: _rooms(plan) for name in lenses}
+        done = 0
         for number, batches in enumerate(plan.shards):
             unread = {name: one for name, one in readers.items() if number not in writers[name].done}
             vectors = {name: next(rooms[name])[: plan.size(number)] for name in unread}
@@ -118,7 +120,8 @@ def fill(lenses: Mapping[str, LensModel], writers: Mapping[str, Writer], plan: P
                 landing.wait()
             for name in unread:
                 writers[name].write(number, vectors[name], plan.rows(lenses[name].name, number))
-            bar.update(task, completed=sum(len(batches) for batches in plan.shards[: number + 1]))
+            done += len(batches)
+            bar.update(task, completed=done)
 
 
 def _rooms(plan: Plan) -> Iterator[Float[Tensor, "v site D"]]:
@@ -182,16 +185,19 @@ def _halved(plan: Plan, some: Sequence[Wanted]) -> int:
 def encode_transcripts(lens: LensModel, transcripts: Sequence[Transcript], *, side: Side = "left") -> Batch:
     """Prompts and outputs as one batch. ValueError where this model renders a prompt to other ids than the transcript holds."""
     batch = encode(lens, [t.prompt for t in transcripts], prefixes=[t.output_ids for t in transcripts], side=side)
-    for transcript, ids in zip(transcripts, batch.ids, strict=True):
-        if tuple(ids) != transcript.prompt_ids + transcript.output_ids:
+    check_prompt_ids(lens, transcripts, batch)
+    return batch
+
+
+def check_prompt_ids(lens: LensModel, transcripts: Sequence[Transcript], batch: Batch) -> None:
+    """ValueError where a batch, encoded by this model, holds other prompt ids than its transcripts."""
+    for transcript, ids, length in zip(transcripts, batch.ids, batch.prompt_lengths.tolist(), strict=True):
+        if tuple(ids[:length]) != transcript.prompt_ids:
             raise ValueError(
                 f"transcript {transcript.id!r} was written by {transcript.model!r} from other prompt tokens than {lens.name!r} makes "
-                "of the same prompt: "
-                f"{len(transcript.prompt_ids)} tokens there, {len(ids) - len(transcript.output_ids)} here. "
-                "Tokenizer, chat template, picture size or the prompt "
-                "differ: read transcripts with a model of the same trio, and with the prompts they were made from."
+                f"of the same prompt: {difference(lens, transcript.prompt_ids, ids[:length])}. "
+                "Read transcripts with a model of the same trio, and with the prompts and template they were made from."
             )
-    return batch
 
 
 def moved(batch: Batch, lens: LensModel) -> Batch:

@@ -15,9 +15,7 @@ from .files import check_safetensors, sha256_of
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NEEDED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
-_INDEX = "model.safetensors.index.json"
-
-
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _UNUSED = ["consolidated*", "original/*", "onnx/*"]  # the same weights once more, in other layouts
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -55,12 +53,11 @@ def find_checkpoint(path: str | Path, revision: str | None = None, *, offline: b
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, each checked to be whole."""
-    if (folder / _INDEX).is_file():
+    """The safetensors files of a checkpoint, each checked to be whole. As in transformers a single file goes before shards."""
+    names = [_WEIGHTS]
+    if not (folder / _WEIGHTS).is_file() and (folder / _INDEX).is_file():
         names = sorted(set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        files = [folder / name for name in names]
-    else:
-        files = [folder / "model.safetensors"]
+    files = [folder / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         others = ", ".join(sorted(p.name for p in folder.glob("*.safetensors"))) or "none"
         raise FileNotFoundError(

@@ -90,8 +90,9 @@ class Clock:
         self._kinds_wanted = any(parse_span(span).base in _OF_PROMPT for span in spans)
         # a model's vocabulary may be longer than its tokenizer's
         vocabulary = max(len(lens.markers.step_end), lens.model.config.get_text_config().vocab_size)
-        self._ends_step = torch.zeros(vocabulary, dtype=torch.bool, device=lens.device)
+        self._ends_step, self._blank = torch.zeros(2, vocabulary, dtype=torch.bool, device=lens.device)
         self._ends_step[: len(lens.markers.step_end)] = lens.markers.step_end.to(lens.device)
+        self._blank[: len(lens.markers.blank)] = lens.markers.blank.to(lens.device)
         self.writing = Writing(lens.markers, lens.opened, vocabulary, lens.device)
 
     def attach(self) -> RemovableHandle:
@@ -159,6 +160,7 @@ class Clock:
         self._prompt_lengths = length if self.prompt_lengths is None else self.prompt_lengths.to(device)
         self._seen = torch.zeros(rows, dtype=torch.int64, device=device)
         self._steps = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._begun = torch.zeros(rows, dtype=torch.bool, device=device)
         self._counts = torch.zeros(rows, len(KINDS), dtype=torch.int64, device=device)
         self._totals = self._counts
         self.writing.begin(rows)
@@ -182,11 +184,19 @@ class Clock:
         upto = self._counts[:, None] + nn.functional.one_hot(kinds, len(KINDS)).cumsum(1)
         if start:
             self._totals = upto[:, -1]
-        step_end = (kinds == Kind.THOUGHT) & self._ends_step[ids]
+        step_end = self._step_ends(ids, kinds == Kind.THOUGHT)
         steps = self._steps[:, None] + step_end.cumsum(1)
         self._seen, self._counts, self._steps = position[:, -1] + 1, upto[:, -1], steps[:, -1]
         index = upto.gather(2, kinds[..., None]).squeeze(2) - 1
         return Tick(start, ids, kinds, position, output, index, steps - step_end.long(), step_end, closing, real & ~ended)
+
+    def _step_ends(self, ids: Int64[Tensor, "b p"], thought: Bool[Tensor, "b p"]) -> Bool[Tensor, "b p"]:
+        """Which tokens end a step, as Markers.ends() says: they may, and since the last one that might came a token that is not blank."""
+        may = thought & self._ends_step[ids]
+        words = self._begun[:, None].long() + (thought & ~self._blank[ids]).cumsum(1)
+        spent = (words * may).cummax(1).values
+        self._begun = words[:, -1] > spent[:, -1]
+        return may & (words > nn.functional.pad(spent[:, :-1], (1, 0)))
 
     def _kinds_of_prompts(self, ids: Int64[Tensor, "b p"], real: Bool[Tensor, "b p"]) -> Int64[Tensor, "b p"]:
         kinds = torch.full_like(ids, int(Kind.TEMPLATE))

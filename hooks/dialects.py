@@ -17,11 +17,13 @@ An output runs through three phases, and each marker moves it on (NEXT). That gi
     … and a marker too many    multiple      thought up to the first closer, answer after it
 
 Everything after the first end token is ignored. Text before a late opener is neither thought nor answer. A token in which a marker has
-merged with its neighbour is a marker token.
+merged with its neighbour is a marker token. So is a blank token directly after a marker, and at the beginning of an output whose opener
+the prompt wrote: whether `<think>` and a newline are one token or two, the thought begins with its first word.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from .kinds import Kind
 from .markers import Dialect, Ids, Markers, Role
-from .spelling import Spelling, merges, spellings, step_ends, token_texts
+from .spelling import Spelling, blanks, merges, spellings, step_ends, token_texts
 
 __all__ = [
     "CHECKPOINTS",
@@ -111,22 +113,25 @@ DIALECTS = {
             trailing=("<|end_of_solution|>",),
         ),
         Dialect("kimi", "◁think▷", "◁/think▷"),
+        Dialect("magistral", "[THINK]", "[/THINK]"),
         Dialect("llamav_o1", None, None),  # no markers: four turns of a conversation
         Dialect("none", None, None),
     )
 }
 
-# what a checkpoint's name holds (in any case), model types ("" any), and the dialect it was trained to write; the first row that fits
+# what a checkpoint's name or path holds (in any case, within one part of it), model types ("" any), and the dialect it was trained to
+# write; the first row that fits
 CHECKPOINTS = (
     (r"r1[-_]?onevision", "qwen2_5_vl", "think"),
     (r"mm[-_]?eureka", "qwen2_5_vl internvl", "think_answer"),
     (r"mulberry", "qwen2_vl llava_next mllama", "mulberry"),
     (r"llamav[-_]?o1", "mllama", "llamav_o1"),
-    (r"llava[-_]?(cot|o1)|llama-3\.2v.*cot", "mllama", "llava_cot"),
+    (r"llava[-_]?(cot|o1)|llama-3\.2v[^/ ]*cot", "mllama", "llava_cot"),
     (r"virgo", "qwen2_vl", "virgo"),
-    (r"kimi[-_]?vl.*thinking", "", "kimi"),
-    (r"qwen3[-_]?vl.*thinking", "qwen3_vl qwen3_vl_moe", "think"),
-    (r"glm[-_]?4\.1v.*thinking", "glm4v", "think_answer"),
+    (r"kimi[-_]?vl[^/ ]*thinking", "", "kimi"),
+    (r"qwen3[-_]?vl[^/ ]*thinking", "qwen3_vl qwen3_vl_moe", "think"),
+    (r"glm[-_]?4\.1v[^/ ]*thinking", "glm4v", "think_answer"),
+    (r"magistral", "mistral3", "magistral"),
 )
 
 
@@ -136,6 +141,7 @@ class Split:
 
     markers   all of them, also inside thought and answer
     tags      those of the roles inner, answer and trailing, which are no part of the text of a thought or an answer
+    blanks    blank tokens directly after a marker
     """
 
     status: str
@@ -143,6 +149,7 @@ class Split:
     answer: Range
     markers: tuple[Range, ...]
     tags: tuple[Range, ...] = ()
+    blanks: tuple[Range, ...] = ()
 
 
 def bind(dialect: Dialect | str, tokenizer: Any, eos_ids: Iterable[int]) -> Markers:
@@ -159,11 +166,11 @@ def bind(dialect: Dialect | str, tokenizer: Any, eos_ids: Iterable[int]) -> Mark
 
 
 def choose(model_type: str, name: str, tokenizer: Any, eos_ids: Iterable[int], dialect: Dialect | str | None = None) -> Markers:
-    """Markers of the dialect given; else of the one that CHECKPOINTS knows for this checkpoint; else "think", or "none" for a tokenizer
-    that cannot write it.
+    """Markers of the dialect given; else of the one that CHECKPOINTS knows for this checkpoint; else of the only one whose opener and
+    closer are tokens of their own; else "think", and a warning that it is only assumed; or "none" for a tokenizer that cannot write it.
 
     model_type   as in the config
-    name         of the checkpoint: folder name or hub id
+    name         of the checkpoint: hub id or path, or several joined by spaces
     """
     if dialect is not None:
         return bind(dialect, tokenizer, eos_ids)
@@ -175,10 +182,30 @@ def choose(model_type: str, name: str, tokenizer: Any, eos_ids: Iterable[int], d
             except ValueError as error:
                 log.warning("%s is known to write dialect %r, but %s Going on as if it were not known.", name, known, error)
                 break
-    try:
-        return _bound(DIALECTS["think"], tokenizer, eos_ids, texts)
-    except ValueError:
-        return _bound(DIALECTS["none"], tokenizer, eos_ids, texts)
+    own = _of_own_tokens(texts)
+    for likely in (*(own if len(own) == 1 else ()), DIALECTS["think"]):
+        try:
+            markers = _bound(likely, tokenizer, eos_ids, texts)
+        except ValueError:
+            continue
+        if likely not in own:
+            log.warning(
+                "how %s marks its thought is not known: dialect %r is only assumed. For other markers pass dialect=… (known are %s).",
+                name,
+                likely.name,
+                ", ".join(DIALECTS),
+            )
+        return markers
+    return _bound(DIALECTS["none"], tokenizer, eos_ids, texts)
+
+
+def _of_own_tokens(texts: Sequence[str]) -> list[Dialect]:
+    """The dialects whose opener and closer are one token each, the plainest of those that share both."""
+    tokens = set(texts)
+    pairs: dict[tuple[str | None, str | None], Dialect] = {}
+    for dialect in DIALECTS.values():
+        pairs.setdefault((dialect.open, dialect.close), dialect)
+    return [dialect for pair, dialect in pairs.items() if tokens.issuperset(pair)]
 
 
 def _bound(dialect: Dialect, tokenizer: Any, eos_ids: Ids, texts: Sequence[str]) -> Markers:
@@ -195,7 +222,20 @@ def _bound(dialect: Dialect, tokenizer: Any, eos_ids: Ids, texts: Sequence[str])
             )
     merged = merges((way for _, ways in found for way in ways), texts)
     opens, inners, closes, answers, trailings = (tuple(way.ids for its, ways in found if its == role for way in ways) for role in Role)
-    return Markers(dialect, opens, closes, step_ends(texts), eos_ids, inners, answers, trailings, merged.heads, merged.tails, merged.shared)
+    return Markers(
+        dialect,
+        opens,
+        closes,
+        step_ends(texts),
+        blanks(texts, tokenizer),
+        eos_ids,
+        inners,
+        answers,
+        trailings,
+        merged.heads,
+        merged.tails,
+        merged.shared,
+    )
 
 
 def split(output_ids: Sequence[int], markers: Markers, opened: bool = False) -> Split:
@@ -205,31 +245,35 @@ def split(output_ids: Sequence[int], markers: Markers, opened: bool = False) -> 
     opened       the prompt already ended in the opener
     """
     end = next((i for i, token in enumerate(output_ids) if token in markers.eos_ids), len(output_ids))
-    found = list(_find(output_ids[:end], markers))
-    phase, begin, closer, stray = Phase.THINKING if opened else Phase.BEFORE, 0, (end, end), False
+    written = output_ids[:end]
+    found = list(_find(written, markers))
+    begin = markers.after(written, 0) if opened else 0
+    phase, closer, stray = Phase.THINKING if opened else Phase.BEFORE, (end, end), False
     started = opened
     for start, stop, role in found:
         after = NEXT[phase][role]
         stray |= STRAY[phase][role]
         if (phase, after) == (Phase.BEFORE, Phase.THINKING):
-            begin, started = stop, True
+            begin, started = markers.after(written, stop), True
         if after == Phase.ANSWERING != phase:
-            closer = (start, stop)
+            closer = (start, markers.after(written, stop))
         phase = after
     where = tuple((start, stop) for start, stop, _ in found)
+    stops = (*((0,) if opened else ()), *(stop for _, stop in where))
+    spaces = tuple((stop, word) for stop in stops if (word := markers.after(written, stop)) > stop)
     tags = tuple((start, stop) for start, stop, role in found if role not in (Role.OPEN, Role.CLOSE))
     if phase == Phase.BEFORE:
-        return Split("absent", (0, 0), (0, end), where, tags)
+        return Split("absent", (0, 0), (0, end), where, tags, spaces)
     thought = (begin, max(begin, closer[0]))  # opener and closer may share a token
     if phase == Phase.THINKING:
-        return Split("unclosed", thought, (end, end), where, tags)
-    return Split("multiple" if stray else "closed" if started else "close_only", thought, (closer[1], end), where, tags)
+        return Split("unclosed", thought, (end, end), where, tags, spaces)
+    return Split("multiple" if stray else "closed" if started else "close_only", thought, (closer[1], end), where, tags, spaces)
 
 
 def output_kinds(parts: Split, length: int) -> list[int]:
     """Kind of each of `length` output tokens."""
     kinds = [int(Kind.TEMPLATE)] * length
-    for kind, ranges in ((Kind.ANSWER, (parts.answer,)), (Kind.THOUGHT, (parts.thought,)), (Kind.MARKER, parts.markers)):
+    for kind, ranges in ((Kind.ANSWER, (parts.answer,)), (Kind.THOUGHT, (parts.thought,)), (Kind.MARKER, (*parts.markers, *parts.blanks))):
         for start, stop in ranges:
             kinds[start:stop] = [int(kind)] * (stop - start)
     return kinds
@@ -238,10 +282,14 @@ def output_kinds(parts: Split, length: int) -> list[int]:
 def pieces(output_ids: Sequence[int], parts: Split) -> tuple[list[int], list[int]]:
     """The tokens of the thought and of the answer, to be decoded: without headings and tags, which are not their words.
 
-    A second opener or closer stays, so that no text hides that there were two.
+    A second opener or closer stays, so that no text hides that there were two; and so do blanks, except at the beginning.
     """
-    tags = {at for start, stop in parts.tags for at in range(start, stop)}
-    thought, answer = ([output_ids[at] for at in range(*part) if at not in tags] for part in (parts.thought, parts.answer))
+    tags, blanks = ({at for start, stop in ranges for at in range(start, stop)} for ranges in (parts.tags, parts.blanks))
+    words: list[list[int]] = []
+    for part in (parts.thought, parts.answer):
+        places = itertools.dropwhile(lambda at: at in tags or at in blanks, range(*part))
+        words.append([output_ids[at] for at in places if at not in tags])
+    thought, answer = words
     return thought, answer
 
 
@@ -265,6 +313,7 @@ class Stream:
         self.opened = opened
         self.ids: list[list[int]] = [[] for _ in range(rows)]
         self._free = [0] * rows
+        self._fresh = [opened] * rows  # nothing but blanks since a marker
         self._phase = [Phase.THINKING if opened else Phase.BEFORE] * rows
         self._ended = [False] * rows
 
@@ -290,7 +339,11 @@ class Stream:
         marker = self.markers.ending(ids, len(ids), self._free[row])
         if marker is not None:
             self._free[row] = self.markers.free(ids, len(ids))
+            self._fresh[row] = True
             self._phase[row] = NEXT[self._phase[row]][marker[1]]
+            return int(Kind.MARKER)
+        self._fresh[row] = self._fresh[row] and token in self.markers.blanks
+        if self._fresh[row]:
             return int(Kind.MARKER)
         return int(Kind.THOUGHT if self._phase[row] == Phase.THINKING else Kind.ANSWER)
 

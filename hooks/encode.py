@@ -29,7 +29,7 @@ from .records import Picture, Prompt
 if TYPE_CHECKING:
     from .model import LensModel
 
-__all__ = ["MAX_PIXELS", "Batch", "MissingPicture", "PromptError", "Side", "check", "encode", "kinds_of", "messages"]
+__all__ = ["MAX_PIXELS", "Batch", "MissingPicture", "PromptError", "Side", "check", "encode", "kinds_of", "messages", "open_picture"]
 
 Side = Literal["left", "right"]
 MAX_PIXELS = 50_000_000
@@ -113,6 +113,16 @@ def encode(lens: LensModel, prompts: Sequence[Prompt], *, prefixes: Sequence[Seq
 def check(lens: LensModel, prompt: Prompt) -> None:
     """Encode one prompt alone. Raises its PromptError."""
     encode(lens, [prompt])
+
+
+def difference(lens: LensModel, there: Sequence[int], here: Sequence[int]) -> str:
+    """Where two renderings of a prompt part, in words: of a transcript, and of this model."""
+    at = next((i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here)))
+    texts = [str(lens.tokenizer.decode(ids[max(at - 4, 0) : at + 8])) for ids in (there, here)]
+    return (
+        f"{len(there)} tokens there, {len(here)} here, different from token {at} on, around {texts[0]!r} there and {texts[1]!r} here. "
+        "Tokenizer, chat template, its arguments, picture size or the prompt differ, or the day, where the template writes the date"
+    )
 
 
 def kinds_of(lens: LensModel, batch: Batch) -> Int8[Tensor, "b n"]:
@@ -224,10 +234,10 @@ def _open_all(prompts: Sequence[Prompt]) -> list[list[PILImage.Image]]:
             missing[0][0],
             list(dict.fromkeys(name for name, _ in missing)),
         )
-    return [[_open(prompt.id, picture) for picture in prompt.images] for prompt in prompts]
+    return [[open_picture(prompt.id, picture) for picture in prompt.images] for prompt in prompts]
 
 
-def _open(prompt_id: str, picture: Picture) -> PILImage.Image:
+def open_picture(prompt_id: str, picture: Picture) -> PILImage.Image:
     """The picture as 8-bit RGB, upright; the first frame of a moving one. Its size is read from the header before it is decoded."""
     try:
         with warnings.catch_warnings():

@@ -108,7 +108,8 @@ FAMILIES = {
             )
         },
         mixes=False,
-        note="Cross-attention layers are skipped in a batch without pictures, and add tanh(gate) times their outputs in one with pictures.",
+        note="Cross-attention layers are skipped in a batch without pictures, and add tanh(gate) times their outputs in one with pictures; "
+        "at tokens before the first picture their mlp_out is computed and not added.",
     ),
     "qwen2": _TEXT,
     "qwen3": _TEXT,

@@ -59,9 +59,9 @@ def atomic(path: str | Path, *, size: int = 0) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in FULL or isinstance(error, DiskFull):
             raise
-        needed = _said(size) if size else f"more than {_said(part.stat().st_size if part.exists() else 0)}"
+        needed = in_words(size) if size else f"more than {in_words(part.stat().st_size if part.exists() else 0)}"
         part.unlink(missing_ok=True)
-        free = _said(shutil.disk_usage(path.parent).free)
+        free = in_words(shutil.disk_usage(path.parent).free)
         raise DiskFull(
             f"{FULL[error.errno]}: {path.name} needs {needed}, {free} are free in {path.parent}. "
             "Make room there and run the same call again: everything written before is whole."
@@ -98,6 +98,12 @@ def locked(folder: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
         os.close(descriptor)
+
+
+def short(value: Any, limit: int = 60) -> str:
+    """A value as an error message shows it."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "…"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -151,7 +157,8 @@ def _is(descriptor: int, file: Path) -> bool:
         return False
 
 
-def _said(size: int) -> str:
+def in_words(size: int) -> str:
+    """A number of bytes as a sentence shows it, in steps of 1024."""
     for unit, step in (("GB", 2**30), ("MB", 2**20), ("kB", 2**10)):
         if size >= step:
             return f"{size / step:.1f} {unit}"

@@ -7,10 +7,12 @@ that differ in the text alone is the template's; placeholders are seen as the mo
     head = the end of lead that stays the same whatever the system prompt, and with pictures
 
 At a border two writers may share a token: a newline of the template merges with a newline of the user. Such a token is the user's.
+Control tokens are never shared.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +25,12 @@ from torch import Tensor
 
 from .dialects import Markers, output_kinds, split
 from .kinds import Kind
-from .processors import Style, messages, render, tokenizer_of
+from .processors import Style, messages, render, tokenizer_of, unmergeable
 from .records import Prompt
 
 Ids = tuple[int, ...]
+
+_SENTINEL = "\ue000"  # of no template and no vocabulary
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Frame:
     whole            lead and head are only told from the opening of a system prompt's turn by their last id
     takes_system     it writes a system prompt
     style            how contents have to be handed to it
+    fixed            those of its ids that nothing merges with: control tokens
     """
 
     image_token_id: int | None
@@ -58,10 +63,16 @@ class Frame:
     whole: bool = False
     takes_system: bool = True
     style: Style = "parts"
+    fixed: frozenset[int] = frozenset()
 
     def opened(self, markers: Markers) -> bool:
         """Whether the template itself writes the opener of the thought, and no closer behind it."""
-        return split(self.tail, replace(markers, eos_ids=())).status == "unclosed"
+        return _opened(self.tail, markers)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(tail: Ids, markers: Markers) -> bool:
+    return split(tail, replace(markers, eos_ids=())).status == "unclosed"
 
 
 def find_frame(processor: Any, image_token_id: int | None, template: Mapping[str, Any]) -> Frame:
@@ -81,6 +92,11 @@ def find_frame(processor: Any, image_token_id: int | None, template: Mapping[str
         asked = Prompt("frame", text, system=system)
         try:
             written = render(processor, asked, [picture] * pictures, style or styles[0], template)
+        except TypeError as error:
+            raise ValueError(
+                f"the chat template takes text alone, and this model's messages are lists of texts and pictures: {error}. Set "
+                "processor.chat_template to the one that the model was trained with pictures on (chat_template.jinja of its checkpoint)."
+            ) from error
         except (ValueError, TemplateError) as error:
             raise ValueError(
                 f"the chat template cannot be written with {pictures} pictures: {error} Load the model with its own template and processor."
@@ -100,7 +116,26 @@ def find_frame(processor: Any, image_token_id: int | None, template: Mapping[str
         openings += [opening] if _shared(opening, lead) < len(lead) - 1 else []
     head = _common_end(lead, *openings) if openings else ()
     alike = any(opening[: len(lead) - 1] == lead[:-1] or _find(opening[:-2], head[:-1]) is not None for opening in openings)
-    return replace(frame, head=head, whole=alike)
+    own = {*lead, *head, *frame.before_image, *frame.after_image, *tail}
+    return replace(frame, head=head, whole=alike, fixed=frozenset(own & unmergeable(tokenizer)))
+
+
+def ends_replies(processor: Any, frame: Frame, template: Mapping[str, Any]) -> bool | None:
+    """Whether the template writes the first token of the tail behind a reply of the model too: then it ends a turn, whoever's it is.
+
+    None where the template writes no reply that could tell, or writes it as if it were the user's.
+    """
+    tokenizer = tokenizer_of(processor)
+    said = messages(Prompt("frame", _SENTINEL), [], frame.style)[-1]["content"]
+    replied = [{"role": "user", "content": said}, {"role": "assistant", "content": said}]
+    try:
+        written = processor.apply_chat_template(replied, tokenize=False, **template)
+    except (TemplateError, TypeError):
+        return None
+    before, between, behind = written.split(_SENTINEL) if written.count(_SENTINEL) == 2 else ("", "", "")
+    if before.endswith(between.removeprefix(behind)):
+        return None
+    return behind.lstrip().startswith(tokenizer.convert_ids_to_tokens(frame.tail[0]))
 
 
 def token_kinds(ids: Sequence[int], prompt_length: int, frame: Frame, markers: Markers) -> Int8[Tensor, " n"]:
@@ -136,7 +171,7 @@ def _own_words(ids: Ids, frame: Frame) -> list[tuple[int, int]] | None:
     """Where the user's words stand. None where the template's own ids are not where they belong."""
     start, closed = _content(ids, frame), _shared(ids[::-1], frame.tail[::-1])
     stop = len(ids) - closed
-    if start is None or start > stop or closed < min(len(frame.tail), max(1, len(frame.tail) - 1)):
+    if start is None or start > stop or closed < max(min(len(frame.tail), 1), _least(frame, frame.tail, 0)):
         return None
     places = [i for i, token in enumerate(ids) if token == frame.image_token_id]
     if not places:
@@ -144,7 +179,7 @@ def _own_words(ids: Ids, frame: Frame) -> list[tuple[int, int]] | None:
     first, last = places[0], places[-1] + 1
     before = _shared(ids[:first][::-1], frame.before_image[::-1])
     after = _shared(ids[last:stop], frame.after_image)
-    if before < len(frame.before_image) - 1 or after < len(frame.after_image) - 1 or last > stop:
+    if before < _least(frame, frame.before_image, 0) or after < _least(frame, frame.after_image, -1) or last > stop:
         return None
     if frame.text_first:
         return [(start, first - before)]
@@ -157,12 +192,18 @@ def _content(ids: Ids, frame: Frame) -> int | None:
     lead, head = frame.lead, frame.head
     if ids[: len(lead)] == lead:
         return len(lead)
-    if lead[:-1] and ids[: len(lead) - 1] == lead[:-1] and not frame.whole:
-        return len(lead) - 1
-    known = head if frame.whole or len(head) < 2 else head[:-1]
+    least = _least(frame, lead, -1)
+    if 0 < least < len(lead) and ids[:least] == lead[:least] and not frame.whole:
+        return least
+    known = head if frame.whole or len(head) < 2 else head[: _least(frame, head, -1)]
     if (at := _find(ids, known)) is None:
         return None
     return at + len(head) if ids[at : at + len(head)] == head else at + len(known)
+
+
+def _least(frame: Frame, part: Ids, edge: int) -> int:
+    """How many ids of a part of the frame are there for certain: all, or all but the one at an edge where it may have merged."""
+    return len(part) - 1 if part and part[edge] not in frame.fixed else len(part)
 
 
 def _with_pictures(frame: Frame, one: Ids, other: Ids) -> tuple[Frame, Ids]:
@@ -187,8 +228,9 @@ def _with_pictures(frame: Frame, one: Ids, other: Ids) -> tuple[Frame, Ids]:
 def _takes(processor: Any, style: Style, word: str, template: Mapping[str, Any]) -> bool:
     """Whether a system prompt handed over in this style comes out as it went in: not refused, forgotten, or printed as a list."""
     asked = [messages(Prompt("frame", word, system=system), [], style) for system in (None, word)]
+    options = dict(tokenize=False, add_generation_prompt=True, **template)  # a name given twice is an error of the caller's, not an answer
     try:
-        bare, written = (processor.apply_chat_template(one, tokenize=False, add_generation_prompt=True, **template) for one in asked)
+        bare, written = (processor.apply_chat_template(one, **options) for one in asked)
     except (TemplateError, TypeError):
         return False
     return written != bare and (style != "parts" or str(asked[1][0]["content"]) not in written)

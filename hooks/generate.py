@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import GenerationConfig
 
+from .capture import check_prompt_ids
 from .dialects import pieces, split
 from .encode import Batch, Side, encode
 from .planning import Labels, batched
@@ -54,7 +55,8 @@ def generate(
     prefixes         per prompt output ids already written, replayed before going on (a fixed thought, say); part of the transcript's output
     condition        name of the run in tables; left out, "unsteered" or what is steered
     temperature      None is greedy; else sampling from the whole distribution (torch.manual_seed makes it repeatable)
-    where, into      keep these hidden states as they are computed, in a store at the folder `into` (open_store reads it); see recording.py
+    where, into      keep these hidden states as they are computed, in a store at the folder `into` (open_store reads it); see recording.py.
+                     Where no output has any of the spans there is a warning and no store
     labels           prompt id -> further columns for the store's index
 
     Plain greedy or sampled decoding whatever the checkpoint's generation config says: no penalties, no top-k. That config is not changed.
@@ -99,12 +101,7 @@ def forced(lens: LensModel, transcripts: Sequence[Transcript], *, batch_size: in
         if silent := [t.id for t in some if not t.output_ids]:
             raise ValueError(f"the transcript of {silent[0]!r} has no output to force. Leave it out.")
         batch = encode(lens, [t.prompt for t in some], prefixes=[t.output_ids[:-1] for t in some], side=side)
-        lengths = batch.prompt_lengths.tolist()
-        if strange := [t.id for t, ids, n in zip(some, batch.ids, lengths, strict=True) if tuple(ids[:n]) != t.prompt_ids]:
-            raise ValueError(
-                f"{lens.name} renders the prompt {strange[0]!r} to other token ids than the transcript holds. "
-                "Use the model, template and pictures it was made with."
-            )
+        check_prompt_ids(lens, some, batch)
         steering = lens.steering
         if steering is not None:
             steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen), whole=[[*t.prompt_ids, *t.output_ids] for t in some])
@@ -172,7 +169,8 @@ def _run(
     if steering is not None:
         steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen))
     try:
-        ids = lens.model.generate(**batch.inputs, generation_config=config) if kept is None else kept.generate()  # type: ignore[operator]
+        with _plain(lens.model):
+            ids = lens.model.generate(**batch.inputs, generation_config=config) if kept is None else kept.generate()  # type: ignore[operator]
     finally:
         if steering is not None:
             steering.expect(None)
@@ -184,6 +182,16 @@ def _run(
     if steering is None:
         return rows, [0] * len(rows)
     return rows, steering.fired.tolist() if kept is None else kept.fired
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """Without the checkpoint's generation config: transformers fills what a call leaves open with it (min_p, bad_words_ids, …)."""
+    own, model.generation_config = model.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _transcript(

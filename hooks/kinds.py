@@ -3,7 +3,7 @@
 template      written by the chat template, or by the model outside thought and answer (the end token, text before a late opener)
 image         a placeholder filled with picture features
 instruction   the user's own words
-marker        opens or closes a thought, is a heading in it, or a tag around the answer
+marker        opens or closes a thought, is a heading in it, or a tag around the answer; and blank tokens directly after one of these
 thought, answer
 pad           fills a batch
 """

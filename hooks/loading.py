@@ -54,7 +54,7 @@ def load_weights(
     """The model saved in `folder`. ValueError when weights are missing or do not fit, of the checkpoint or of the adapter."""
     # bitsandbytes packs the weights on the device they are loaded to; such a model is not moved afterwards
     spread = {"": place} if device_map is None and quantize is not None else device_map
-    auto: Any = _auto_class(config, family)
+    auto: Any = _auto_class(config, family, trust_remote_code)
     model, report = auto.from_pretrained(
         folder,
         dtype=dtype or (torch.float32 if place.type == "cpu" and device_map is None else "auto"),
@@ -83,10 +83,10 @@ def without_peft(model: Any) -> Any:
     return model.get_base_model() if peft is not None and isinstance(model, peft.PeftModel) else model
 
 
-def _auto_class(config: Any, family: Family) -> Any:
-    """The class that loads a model with its output head, as the checkpoint's own code names it where it brings some."""
+def _auto_class(config: Any, family: Family, trust_remote_code: bool) -> Any:
+    """The class that loads a model with its output head, as the checkpoint's own code names it where it brings some that may run."""
     usual: Any = AutoModelForCausalLM if family.image_token is None else AutoModelForImageTextToText
-    brought: Mapping[str, str] = config.to_dict().get("auto_map", {})
+    brought: Mapping[str, str] = config.to_dict().get("auto_map", {}) if trust_remote_code else {}
     choices: tuple[Any, ...] = (usual, AutoModelForCausalLM, AutoModel)
     return next((kind for kind in choices if kind.__name__ in brought), usual)
 

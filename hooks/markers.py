@@ -6,7 +6,7 @@ token that stands for all that end, or begin, in the same piece of the marker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -52,7 +52,8 @@ class Markers:
     """A dialect bound to a tokenizer.
 
     opens, closes                the token id sequences that write the opener and the closer, the plain one first; empty if there is none
-    step_end                     [vocab] true where a token ends a step: its text ends in . ? ! or holds a newline
+    step_end                     [vocab] true where a token may end a step (ends()): its text ends in . ? ! or holds a newline
+    blank                        [vocab] true where a token is white space and nothing else
     eos_ids                      tokens that end an output
     inners, answers, trailings   the sequences that write the markers of these roles
     heads, tails, shared         tokens merged of a marker's edge and its neighbour, as in spelling.Merges
@@ -62,6 +63,7 @@ class Markers:
     opens: tuple[Ids, ...]
     closes: tuple[Ids, ...]
     step_end: Bool[Tensor, " vocab"]
+    blank: Bool[Tensor, " vocab"]
     eos_ids: Ids
     inners: tuple[Ids, ...] = ()
     answers: tuple[Ids, ...] = ()
@@ -87,6 +89,30 @@ class Markers:
     @property
     def close_ids(self) -> Ids:
         return self.closes[0] if self.closes else ()
+
+    @cached_property
+    def blanks(self) -> frozenset[int]:
+        """The tokens that are blank. A token the tokenizer has no text for is not."""
+        return frozenset(self.blank.nonzero()[:, 0].tolist())
+
+    @cached_property
+    def _step_ends(self) -> frozenset[int]:
+        return frozenset(self.step_end.nonzero()[:, 0].tolist())
+
+    def ends(self, thought: Iterable[int]) -> Iterator[bool]:
+        """For each token of a thought, without markers, whether a step ends there: not before the step has a token that is not blank."""
+        begun = False
+        for token in thought:
+            begun = begun or token not in self.blanks
+            end = begun and token in self._step_ends
+            begun = begun and not end
+            yield end
+
+    def after(self, ids: Sequence[int], stop: int) -> int:
+        """Where the blank tokens end that begin at `stop`."""
+        while stop < len(ids) and ids[stop] in self.blanks:
+            stop += 1
+        return stop
 
     @cached_property
     def patterns(self) -> tuple[tuple[Ids, Role], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,9 +25,9 @@ from .checkpoint import find_adapter, find_checkpoint, fingerprint, weight_files
 from .dialects import Dialect, Markers, choose
 from .encode import Batch, Side, encode, kinds_of
 from .families import Block, Family, blocks_of, family_of
-from .frame import Frame, find_frame
+from .frame import Frame, ends_replies, find_frame
 from .loading import check_options, load_weights, without_peft
-from .processors import load_processor, tokenizer_of
+from .processors import load_processor, tokenizer_of, unmergeable
 from .selfcheck import check
 from .sites import Site, expand
 
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "LensModel", "Side", "encode", "kinds_of", "load", "wrap"]
 
 log = logging.getLogger(__name__)
+
+_CACHED = re.compile(r"models--([^/]+)/snapshots/[^/]+")  # a snapshot in the cache of the hub
+_RESERVED = (  # what the template is called with anyway, and what decides the kind of its result
+    "messages conversation chat_template add_generation_prompt continue_final_message tools documents "
+    "tokenize return_dict return_tensors bos_token eos_token"
+).split()
 
 
 @dataclass(eq=False)
@@ -106,10 +113,6 @@ class LensModel:
         return int(self.text_config.hidden_size)
 
     @property
-    def n_heads(self) -> int:
-        return int(self.text_config.num_attention_heads)
-
-    @property
     def context(self) -> int:
         return int(self.text_config.max_position_embeddings)
 
@@ -175,7 +178,7 @@ def load(
     patch = None if adapter is None else find_adapter(adapter)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     processor = load_processor(folder, config.model_type, trust_remote_code)
-    name = folder.resolve().name if Path(path).is_dir() else str(path)
+    name = _name(path)
     model = load_weights(
         folder,
         config,
@@ -214,34 +217,90 @@ def wrap(
     model = without_peft(model)
     family = family or family_of(model.config)
     tokenizer = tokenizer_of(processor)
-    eos = model.generation_config.eos_token_id if model.generation_config is not None else None
-    eos = tokenizer.eos_token_id if eos is None else eos
-    if eos is None:
-        raise ValueError(f"{name} names no end token, in its generation config or its tokenizer. Set model.generation_config.eos_token_id.")
-    markers = choose(model.config.model_type, name, tokenizer, eos if isinstance(eos, list) else [eos], dialect)
     template = _checked(template or {}, processor, name)
     image_token = None if family.image_token is None else int(getattr(model.config, family.image_token))
     frame = find_frame(processor, image_token, template)
+    known = [name] if path is None else [name, str(path), str(path.resolve())]
+    markers = choose(
+        model.config.model_type, " ".join(dict.fromkeys(known)), tokenizer, _ends(model, processor, frame, template, name), dialect
+    )
     model.train(False)
     lens = LensModel(model, processor, tokenizer, family, markers.dialect, markers, frame, name, path, sha or _sha(model), template)
     check(lens)
     return lens
 
 
+def _name(path: str | Path) -> str:
+    """As given: the folder's own name, not that of what a link points to; the hub id, also of a snapshot in the hub's cache."""
+    if not Path(path).is_dir():
+        return str(path)
+    given = Path(os.path.abspath(path))
+    cached = _CACHED.fullmatch("/".join(given.parts[-3:]))
+    return cached[1].replace("--", "/") if cached else given.name
+
+
+def _ends(model: Any, processor: Any, frame: Frame, template: Mapping[str, Any], name: str) -> list[int]:
+    """The end tokens: of the generation config, of the tokenizer, and the one the template ends turns with."""
+    tokenizer = tokenizer_of(processor)
+    told = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = [*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id]
+    ends = [int(end) for end in dict.fromkeys(ends) if end is not None]
+    if not ends:
+        raise ValueError(f"{name} names no end token, in its generation config or its tokenizer. Set model.generation_config.eos_token_id.")
+    behind = frame.tail[0] if frame.tail else ends[0]
+    if behind in ends or behind not in unmergeable(tokenizer):
+        return ends
+    token, ending = tokenizer.convert_ids_to_tokens(behind), ends_replies(processor, frame, template)
+    if ending:
+        log.warning("%s: its chat template ends turns with %r, which its generation config does not name; it counts as an end", name, token)
+        return [*ends, behind]
+    if ending is None:
+        log.warning(
+            "%s: its chat template writes %r behind the user's words, and cannot say whether the model ends with it too. If it does, "
+            "add it to model.generation_config.eos_token_id.",
+            name,
+            token,
+        )
+    return ends
+
+
 def _checked(template: Mapping[str, Any], processor: Any, name: str) -> dict[str, Any]:
-    """The template's arguments. ValueError for one that it does not read: jinja would pass over it in silence."""
+    """The template's arguments. ValueError for one that is not the caller's to give, or that the template does not read: jinja would
+    pass over it in silence. A warning for a template that writes today's date."""
+    if taken := [key for key in template if key in _RESERVED]:
+        raise ValueError(
+            f"template= gives arguments of the chat template's own, such as enable_thinking, and {taken[0]!r} is set by every call. "
+            "Leave it out."
+        )
     if strange := [key for key in template if not re.search(rf"\b{re.escape(key)}\b", str(processor.chat_template))]:
         raise ValueError(
             f"the chat template of {name} does not read {strange[0]!r}, so template={dict(template)} would change nothing. "
             "Check the spelling; the template is in lens.processor.chat_template."
         )
+    _warn_of_date(template, str(processor.chat_template), name)
     return dict(template)
+
+
+def _warn_of_date(template: Mapping[str, Any], written: str, name: str) -> None:
+    if "strftime_now" not in written:
+        return
+    named = re.search(r"set\s+(\w+)\s*=\s*strftime_now", written)
+    argument = named[1] if named and re.search(rf"\b{named[1]}\s+is\s+(not\s+)?defined", written) else None
+    if argument in template:
+        return
+    way = f'Pass template={{"{argument}": "…"}} to hold it fast' if argument else "No argument of the template holds it fast"
+    log.warning(
+        "%s: its chat template writes today's date into every prompt, so that on another day the same prompt is other tokens. %s.",
+        name,
+        way,
+    )
 
 
 def _sha(model: PreTrainedModel) -> str:
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for key, value in sorted(model.state_dict().items()):
-        digest.update(
-            f"{key} {value.dtype} {tuple(value.shape)}".encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        )
+        if value.is_meta:
+            raise ValueError(f"{key} is not in memory (device meta), so the weights cannot be hashed. Pass their fingerprint as sha=.")
+        payload = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode() + payload)
     return digest.hexdigest()

@@ -17,19 +17,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import isnan
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from .attach import site_width
+from .encode import PromptError, open_picture
+from .files import short
 from .frame import token_kinds
 from .model import LensModel
 from .reading import never_ran
-from .records import Transcript
+from .records import Prompt, Transcript
 from .select import Pool, Select
 from .sites import Site
 from .spans import resolve
@@ -37,6 +41,11 @@ from .spans import resolve
 log = logging.getLogger(__name__)
 
 Labels = Mapping[str, Mapping[str, Any]]
+KINDS: tuple[tuple[Any, str], ...] = (
+    ((bool, np.bool_), "true or false"),
+    (str, "text"),
+    ((int, float, np.integer, np.floating), "a number"),  # after bool, which is an int
+)
 COLUMNS = (
     *("prompt_id", "model", "written_by", "condition", "status", "benchmark", "split", "group", "category", "attack", "harmful"),
     *("span", "pool", "start", "stop", "n_tokens", "ids_sha"),
@@ -114,7 +123,10 @@ def make_plan(
 
 
 def without(plan: Plan, present: pd.DataFrame, model: str) -> Plan:
-    """What is left of a plan when a store holds the rows `present` already: prompt_id, model, condition, ids_sha and span tell them."""
+    """What is left of a plan when a store holds the rows `present` already.
+
+    prompt_id, model, condition, span and ids_sha, which is of the tokens and the pictures, tell one row from another.
+    """
     keys = ["prompt_id", "condition", "ids_sha"]
     there = set(present.loc[present["model"] == model, [*keys, "span"]].itertuples(index=False, name=None))
     told = list(plan.about[keys].itertuples(index=False, name=None))
@@ -151,6 +163,10 @@ def check_transcripts(transcripts: Sequence[Transcript]) -> None:
 
 
 def check_labels(prompt_ids: Sequence[str], labels: Labels | None) -> None:
+    """ValueError unless each prompt has labels, under free names, and each column is of one kind.
+
+    The kinds are str, bool, and int or float, which may be mixed; None, nan, and a column a prompt lacks, are no value in any of them.
+    """
     if labels is None:
         return
     if lacking := [one for one in prompt_ids if one not in labels]:
@@ -160,6 +176,28 @@ def check_labels(prompt_ids: Sequence[str], labels: Labels | None) -> None:
         )
     if taken := [key for key in _extra(prompt_ids, labels) if key in (*COLUMNS, "shard", "offset", "shard_sha", "order")]:
         raise ValueError(f"labels use the column {taken[0]!r}, which the index has already. Give it another name.")
+    for column in _extra(prompt_ids, labels):
+        _check_kind(column, {one: labels[one].get(column) for one in prompt_ids})
+
+
+def _check_kind(column: Any, values: Mapping[str, Any]) -> None:
+    """ValueError unless the values, by prompt, are of one kind that the index can hold."""
+    if not isinstance(column, str):
+        raise ValueError(f"labels name a column {column!r}: a column's name is text. Write it as one.")
+    lacking = {one for one, value in values.items() if value is None or value is pd.NA or (isinstance(value, float) and isnan(value))}
+    there = {one: value for one, value in values.items() if one not in lacking}
+    kinds = {one: next((word for kind, word in KINDS if isinstance(value, kind)), "") for one, value in there.items()}
+    first = next(iter(kinds.values()), "")
+    if odd := next((one for one, kind in kinds.items() if not kind or kind != first), None):
+        mixed = f", where others have {first}" if first else ""
+        raise ValueError(
+            f"the label {column!r} of prompt {odd!r} is {short(there[odd])}{mixed}. A column holds text, numbers, or true and false, "
+            "and None where there is no value: give it one kind throughout."
+        )
+    try:
+        pa.array(list(there.values()))
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        raise ValueError(f"the label {column!r} cannot be written, first for prompt {next(iter(there))!r}: {error}.") from error
 
 
 def check_pictures(lens: LensModel, sites: Sequence[Site], pictured: Sequence[bool]) -> None:
@@ -180,8 +218,8 @@ def wanted(lens: LensModel, transcripts: Sequence[Transcript], where: Select, *,
             raise ValueError(
                 "no hidden state was captured: "
                 f'span "{span}" is empty in {empty} of {empty} transcripts (dialect "{lens.dialect.name}", split status: {statuses}). '
-                'Load the model with the dialect it writes, choose a span its outputs have, such as "last_prompt", '
-                "or pass allow_empty=True."
+                "Load the model with the dialect it writes, or read the transcripts again, into another folder, with a span they have, "
+                f'such as "last_prompt"{", or pass allow_empty=True to leave this one out" if there else ""}.'
             )
         if empty:
             log.info(
@@ -244,8 +282,28 @@ def about(transcripts: Sequence[Transcript], labels: Labels | None, numbers: Seq
     return rows
 
 
+def pictures_sha(prompt: Prompt) -> str:
+    """sha256 of what the model is shown with a prompt; empty without pictures.
+
+    Of the decoded pixels: a picture in memory and the file it was saved to are the same. One that cannot be opened counts as such;
+    encode() tells what is wrong with it.
+    """
+    if not prompt.images:
+        return ""
+    sha = hashlib.sha256()
+    for picture in prompt.images:
+        try:
+            shown = open_picture(prompt.id, picture)
+            sha.update(f"{shown.mode} {shown.size} ".encode() + shown.tobytes())
+        except PromptError:
+            sha.update(b"unreadable ")
+    return sha.hexdigest()
+
+
 def _about(transcript: Transcript) -> dict[str, Any]:
+    """`ids_sha` is of the token ids and, where there are any, of the pictures: those of one size have the same ids."""
     prompt = transcript.prompt
+    ids = json.dumps([*transcript.prompt_ids, *transcript.output_ids])
     return {
         "prompt_id": prompt.id,
         "written_by": transcript.model,
@@ -257,7 +315,7 @@ def _about(transcript: Transcript) -> dict[str, Any]:
         "category": prompt.category,
         "attack": prompt.attack,
         "harmful": prompt.harmful,
-        "ids_sha": hashlib.sha256(json.dumps([*transcript.prompt_ids, *transcript.output_ids]).encode()).hexdigest(),
+        "ids_sha": hashlib.sha256((ids + pictures_sha(prompt)).encode()).hexdigest(),
     }
 
 
@@ -268,17 +326,34 @@ def _extra(prompt_ids: Sequence[str], labels: Labels) -> list[str]:
 def _shards(
     lens: LensModel, transcripts: Sequence[Transcript], asked: Sequence[Sequence[Wanted]], pool: Pool, batch_size: int, shard_rows: int
 ) -> tuple[tuple[tuple[Wanted, ...], ...], ...]:
-    """Transcripts of like length together, the longest first; a shard is closed once it holds `shard_rows` vectors."""
+    """Transcripts of like length together, the longest first.
+
+    Neither a batch nor a shard holds more than `shard_rows` vectors, unless a single transcript does.
+    """
     lengths = [len(t.prompt_ids) + len(t.output_ids) for t in transcripts]
     pictures = [len(t.prompt.images) for t in transcripts]
     apart = [0 if lens.family.mixes else shown for shown in pictures]
     numbers = sorted((n for n in range(len(transcripts)) if asked[n]), key=lambda n: (apart[n], -lengths[n], n))
     shards: list[list[tuple[Wanted, ...]]] = [[]]
     held = 0
-    for chosen in batched(lens, numbers, pictures, batch_size):
-        if held >= shard_rows:
+    vectors = {number: sum(one.vectors(pool) for one in asked[number]) for number in numbers}
+    for chosen in (part for some in batched(lens, numbers, pictures, batch_size) for part in _cut(some, vectors, shard_rows)):
+        size = sum(vectors[number] for number in chosen)
+        if held and held + size > shard_rows:
             shards.append([])
             held = 0
         shards[-1].append(tuple(one for number in chosen for one in asked[number]))
-        held += sum(one.vectors(pool) for one in shards[-1][-1])
+        held += size
     return tuple(map(tuple, shards))
+
+
+def _cut(numbers: Sequence[int], vectors: Mapping[int, int], most: int) -> Iterator[list[int]]:
+    """The same in pieces of at most so many vectors, or of one transcript."""
+    part, held = list[int](), 0
+    for number in numbers:
+        if part and held + vectors[number] > most:
+            yield part
+            part, held = [], 0
+        part.append(number)
+        held += vectors[number]
+    yield part

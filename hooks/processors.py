@@ -107,11 +107,11 @@ def load_processor(folder: Path, model_type: str, trust_remote_code: bool = Fals
         kind = processor_class(model_type)
         settings, _ = kind.get_processor_dict(folder)
         pictures = AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         processor = kind.from_args_and_dict([pictures, tokenizer], settings)
         processor.chat_template = processor.chat_template or tokenizer.chat_template
     elif model_type in FAMILIES and FAMILIES[model_type].image_token is None:
-        processor = AutoTokenizer.from_pretrained(folder)
+        processor = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     else:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
     if processor.chat_template is None:
@@ -125,6 +125,11 @@ def load_processor(folder: Path, model_type: str, trust_remote_code: bool = Fals
 def tokenizer_of(processor: Any) -> Any:
     """The tokenizer of a processor; a tokenizer is its own."""
     return processor if isinstance(processor, PreTrainedTokenizerBase) else processor.tokenizer
+
+
+def unmergeable(tokenizer: Any) -> set[int]:
+    """Ids of tokens that are cut out of a text before all others, so that nothing before or behind them can merge into them."""
+    return {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
 
 
 def messages(prompt: Prompt, pictures: Sequence[Any], style: Style = "parts") -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ ends once the last wanted site has been read: no output head, no layers behind i
 
 On the CPU in float32 a vector is written straight to its place. Elsewhere the tokens of several sites are gathered where they are, pooled
 together and sent in one copy; from a CUDA device through pinned memory on a stream of its own, so that the next forward need not wait.
+The last of them are sent within the forward: what does not fit into memory is told there, and not once it is waited for.
 
 Shapes: b batch, n padded length, D width of a site (heads side by side), v vectors of a batch, m tokens in all their spans.
 """
@@ -87,9 +88,12 @@ class Landing:
             torch.index_select(tokens, 0, self._at, out=self.out[:, place])
         else:
             self._here[place] = torch.embedding_bag(tokens, self._at, self._starts, False, self._mode)[0]
+        if self.whole:
+            for away in self._away.values():
+                away.send()
 
     def wait(self) -> Float[Tensor, "v site D"]:
-        """`out`, once everything has arrived. Waiting again changes nothing."""
+        """`out`, once everything has arrived; every site was taken before. Waiting again changes nothing."""
         for away in self._away.values():
             away.land(self.out)
         if self._here:
@@ -116,11 +120,9 @@ class _Away:
         chosen = tokens.index_select(0, self._at)
         self._held.append((place, chosen))
         if len(self._held) * chosen.nbytes >= HELD_BYTES:
-            self._send()
+            self.send()
 
     def land(self, out: Float[Tensor, "v site D"]) -> None:
-        if self._held:
-            self._send()
         for places, vectors, arrived in self._sent:
             if arrived is not None:
                 arrived.synchronize()
@@ -128,7 +130,10 @@ class _Away:
                 out[:, place] = one.to(out.device)
         self._sent.clear()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Pool what is held and start its copy."""
+        if not self._held:
+            return
         places, held = [place for place, _ in self._held], torch.stack([chosen for _, chosen in self._held])
         self._held.clear()
         vectors = held if self._mode is None else self._pooled(held, self._mode)

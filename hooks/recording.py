@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,12 +33,13 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from .capture import SHARD_BYTES, meta
 from .encode import Batch
 from .model import LensModel
-from .planning import Labels, Wanted, about, check_labels, check_pictures, index_rows, places, sites_and_width, spans_of
+from .planning import Labels, Wanted, about, check_labels, check_pictures, index_rows, pictures_sha, places, sites_and_width, spans_of
 from .reading import Landing, never_ran, reading
 from .records import Prompt, Transcript
 from .select import Pool, Select
 from .shards import Writer, writing
 from .sites import Site
+from .store import META, PARTS
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,16 @@ def recording(
     """A store at `into` that fills while batches are generated, finished when the block ends.
 
     job   what else tells this generation from another, JSON-able
-    ValueError for what cannot be read, labels that do not cover the prompts, a folder that holds something, no hidden state at all.
+    ValueError for what cannot be read, labels that do not cover the prompts, a folder that holds something. Where no output has any of the
+    spans there is no store and a warning: what was written is not lost. What goes wrong while a shard is written, such as DiskFull, is
+    raised, and the transcripts of that generation with it: generate without a store first where they are dear, and capture() them.
     """
     check_labels([prompt.id for prompt in prompts], labels)
     sites, width = sites_and_width(lens, where)
     check_pictures(lens, sites, [bool(prompt.images) for prompt in prompts])
-    said = hashlib.sha256("\n".join(f"{prompt.id} {prompt.text} {prompt.system}" for prompt in prompts).encode()).hexdigest()
-    with writing(into, meta(lens, where, sites, width, {"generated": dict(job), "prompts_sha": said})) as writer:
+    said = "\n".join(f"{prompt.id} {prompt.text} {prompt.system} {pictures_sha(prompt)}" for prompt in prompts)
+    job = {"generated": dict(job), "prompts_sha": hashlib.sha256(said.encode()).hexdigest()}
+    with writing(into, meta(lens, where, sites, width, job)) as writer:
         if writer.finished or writer.done:
             raise ValueError(
                 f"{into} holds what a generation wrote before. A generation begins anew: choose another folder, or delete this one."
@@ -95,14 +100,16 @@ class Recorder:
             self._write()
 
     def finish(self) -> None:
-        """Write what is left. ValueError when no span was found in any output; a warning for one that was found in none."""
+        """Write what is left, and warn of a span that was found in no output. Where none was found, nothing is left in the folder."""
         lacking = [span for span in self.where.spans if not self._there[span]]
         if len(lacking) == len(self.where.spans):
-            raise ValueError(
-                f'no hidden state was captured: span "{lacking[0]}" is empty in {self._transcripts} of {self._transcripts} outputs '
-                f'(dialect "{self.lens.dialect.name}"). Generate longer, load the model with the dialect it writes, or choose a span such '
-                'as "last_prompt".'
+            log.warning(
+                'no hidden state was captured: span "%s" is empty in %d of %d outputs (dialect "%s"), so there is no store at %s. Generate '
+                "longer, load the model with the dialect it writes, or capture() these transcripts with another span, such as "
+                '"last_prompt".',
+                *(lacking[0], self._transcripts, self._transcripts, self.lens.dialect.name, self._writer.path),
             )
+            return clear(self._writer.path)
         for span in lacking:
             log.warning('span "%s" is empty in all %d outputs: the store has no row for it', span, self._transcripts)
         if self._vectors:
@@ -112,6 +119,13 @@ class Recorder:
     def _write(self) -> None:
         self._writer.write(self._shards, self._vectors, pd.concat(self._rows, ignore_index=True))
         self._vectors, self._rows, self._shards = [], [], self._shards + 1
+
+
+def clear(path: Path) -> None:
+    """Remove what a generation began in the folder of a store and put nothing into."""
+    (path / META).unlink()
+    for folder in (path / PARTS, path / "shards"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Kept:
@@ -136,7 +150,7 @@ class Kept:
         lens, config = self.lens, GenerationConfig.from_dict(self._config.to_dict())
         limit = int(config.max_new_tokens or 0)
         config.max_new_tokens = limit + 1
-        config.eos_token_id = [lens.text_config.vocab_size]  # no token: the end is Late's; left out, the checkpoint's own would count
+        config.eos_token_id = None  # the end is Late's
         late = _Late(lens.markers.eos_ids, limit, lens.device, self._over)
         watching = lens.inner.register_forward_pre_hook(lambda _, args, kwargs: self._forward(args, kwargs), with_kwargs=True)
         try:
@@ -205,7 +219,7 @@ class _Late(StoppingCriteria):
         self._written += 1
         if self._written > self._limit:
             return torch.ones_like(before)
-        if self._written == self._limit or (bool(self._ended.all()) and not bool(before.all())):
+        if not bool(before.all()) and (self._written == self._limit or bool(self._ended.all())):
             self._over()
         return before
 

@@ -83,9 +83,7 @@ class Prompt:
         for name, (kind, words) in _KINDS.items():
             if not isinstance(value := getattr(self, name), kind):
                 raise TypeError(f"prompt {self.id!r}: {name} is {words}, got {value!r}.")
-        for name in ("id", "text", "system"):
-            if _unwritable(getattr(self, name) or ""):
-                raise ValueError(f"prompt {self.id!r}: its {name} holds half a surrogate pair, no character. Decode the text again.")
+        _check_letters({f.name: getattr(self, f.name) for f in fields(self)}, f"prompt {self.id!r}: its ")
 
 
 @dataclass(frozen=True)
@@ -288,15 +286,17 @@ def _read(path: Path, made: Callable[[Mapping[str, Any]], Record], skipped: list
         row: dict[str, Any] = {}
         try:
             row = _object(line)
+            _check_letters(row)
             one = made(row)
             if one.id in first:
                 raise ValueError(f"the id {one.id!r} occurs twice, first in line {first[one.id]}; every line needs its own id")
-        except (ValueError, TypeError) as error:
-            told = f"{path}:{number}: {error}"
+        except (ValueError, TypeError, RecursionError) as error:
+            why = "nested too deeply. Keep meta flat" if isinstance(error, RecursionError) else error
+            told = f"{path}:{number}: {why}"
             if skipped is None:
                 raise ValueError(told) from error
             named = row.get("prompt_id", row.get("id"))
-            skipped.append(Skipped(named if isinstance(named, str) else None, number, told))
+            skipped.append(Skipped(named if isinstance(named, str) and not _halved(named) else None, number, told))
             continue
         first[one.id] = number
         found.append(one)
@@ -329,7 +329,7 @@ def _prompt_id(line: bytes) -> str | None:
     """None for a line that is no transcript."""
     try:
         return _object(line).get("prompt_id")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -341,8 +341,19 @@ def _known(row: Mapping[str, Any], record: type[Prompt] | type[Transcript]) -> N
         raise ValueError(f"no field {missing[0]!r}; every {record.__name__.lower()} needs it")
 
 
-def _unwritable(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+def _check_letters(row: Mapping[str, Any], whose: str = "") -> None:
+    """ValueError naming the field that holds what UTF-8 has no bytes for. JSON can write it, as an escape."""
+    if broken := [name for name, value in row.items() if _halved(value) or _halved(name)]:
+        raise ValueError(f"{whose}{ascii(broken[0])[1:-1]} holds half a surrogate pair, no character. Decode the text again.")
+
+
+def _halved(value: Any) -> bool:
+    """Whether a text, or one anywhere inside a list or mapping, holds half a surrogate pair."""
+    if isinstance(value, str | Path):
+        return any("\ud800" <= letter <= "\udfff" for letter in str(value))
+    if isinstance(value, Mapping):
+        return any(_halved(key) or _halved(one) for key, one in value.items())
+    return isinstance(value, list | tuple) and any(map(_halved, value))
 
 
 def _distinct(ids: Sequence[str], path: Path) -> None:

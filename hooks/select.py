@@ -62,7 +62,7 @@ class Select:
             raise ValueError(
                 f'a selection is written "sites @ spans | pool", for example "resid_post @ last_prompt,thought@0.5 | mean"; got {text!r}'
             )
-        return cls(_listed(sites), _listed(spans), cast(Pool, pool.strip()) if bar else "mean")
+        return cls(listed(sites), listed(spans), cast(Pool, pool.strip()) if bar else "mean")
 
     def to_dict(self) -> dict[str, Any]:
         return {"sites": list(self.sites), "spans": list(self.spans), "pool": self.pool}
@@ -74,5 +74,6 @@ class Select:
         return cls(row["sites"], row["spans"], row["pool"])
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """What stands between the commas of a text, without blanks around it; nothing of a blank text."""
     return [part.strip() for part in text.split(",")] if text.strip() else []

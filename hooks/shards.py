@@ -32,10 +32,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .files import LOCK, atomic, check_safetensors, locked, writable_folder, write_text
+from .files import LOCK, atomic, check_safetensors, locked, short, writable_folder, write_text
 from .store import FACTS, FORMAT, FORMAT_VERSION, INDEX, META, PARTS, Store, open_store, read_meta, shard_file
 
 JOB = "job.json"
+ROWS_AT_ONCE = 2**14  # of the index that are written in one piece
 ADDED = ("shard", "offset", "shard_sha")  # index columns the writer adds
 KEYS = ("prompt_id", "model", "condition", "ids_sha", "span")
 
@@ -230,16 +231,25 @@ def _write_shard(path: Path, number: int, shard: int, pieces: Sequence[Tensor], 
 
 
 def _write_index(path: Path, before: Store | None, job: Job, count: int) -> None:
-    parts = [pq.ParquetFile(_part(path, number)).read() for number in range(count)]
-    tables = [] if before is None else [pq.ParquetFile(path / INDEX).read()]
+    parts = [_texts_once(_part(path, number)) for number in range(count)]
+    tables = [] if before is None else [_texts_once(path / INDEX)]
     if parts:  # a job may find that all its rows are there already
         tables.append(pa.concat_tables(parts, promote_options="permissive").sort_by("order").drop_columns("order"))
     index = pa.concat_tables(tables, promote_options="permissive")
     shards = [] if before is None else [[shard.sha, shard.rows] for shard in before.shards]
     shards += [[part["shard_sha"][0].as_py(), part.num_rows] for part in parts]
     facts = json.dumps({"shards": shards, "jobs": [*(() if before is None else before.jobs), job]}, ensure_ascii=False)
-    with atomic(path / INDEX) as part:
-        pq.write_table(index.replace_schema_metadata({**index.schema.metadata, FACTS: facts}), part, write_page_checksum=True)
+    schema = _joined([pq.read_schema(_part(path, number)) for number in range(count)] + ([pq.read_schema(path / INDEX)] if before else []))
+    schema = pa.schema([schema.field(name) for name in index.column_names], {**index.schema.metadata, FACTS: facts})
+    with atomic(path / INDEX) as part, pq.ParquetWriter(part, schema, write_page_checksum=True) as file:
+        for start in range(0, len(index), ROWS_AT_ONCE):
+            file.write_table(index.slice(start, ROWS_AT_ONCE).cast(schema))
+
+
+def _texts_once(file: Path) -> pa.Table:
+    """A parquet file in memory, each different text held once: an index repeats few of them millions of times."""
+    texts = [field.name for field in pq.read_schema(file) if pa.types.is_large_string(field.type) or pa.types.is_string(field.type)]
+    return pq.ParquetFile(file, read_dictionary=texts).read()
 
 
 def _part(path: Path, number: int) -> Path:
@@ -256,13 +266,8 @@ def _joined(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def _different(path: Path, there: Mapping[str, Any], now: Mapping[str, Any], way: str) -> str:
     differing = sorted(key for key in there.keys() | now.keys() if there.get(key) != now.get(key))
-    then, wanted = (_short(asked.get(differing[0])) for asked in (there, now))
+    then, wanted = (short(asked.get(differing[0])) for asked in (there, now))
     return (
         f"{path} holds a different capture, so it can be neither resumed nor reused: {differing[0]} is {then} there and {wanted} now "
         f"({len(differing)} settings differ: {', '.join(differing)}). {way}."
     )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

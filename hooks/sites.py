@@ -3,7 +3,8 @@
     resid_pre.i        [b, p, d]                 what layer i receives
     attn_out.i         [b, p, d]                 what its attention adds
     cross_attn_out.i   [b, p, d]                 what its cross-attention to the picture returns; the layer adds tanh(gate) times it
-    mlp_out.i          [b, p, d]                 what its MLP adds; in a cross-attention layer what it returns, likewise gated
+    mlp_out.i          [b, p, d]                 what its MLP adds; in a cross-attention layer what it returns, likewise gated, and added
+                                                 only at tokens that see a picture: nothing of it at tokens before the first
     resid_post.i       [b, p, d]                 what layer i returns; for the last layer before the final norm
     head_out.i         [b, p, head, d_head]      each head's output, the input of the output projection
 

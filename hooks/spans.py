@@ -8,9 +8,10 @@
     thought@0.5                                                the token at a fraction of the span, 0 first, 1 last
 
 last_prompt is the state the output is begun from; thought_last, the last token of the marker that closed the thought, the state the
-answer is begun from (none for an unclosed thought). Headings and tags inside a thought are markers and in no step or window of it. Step i
-ends at the i-th token of the thought that ends a sentence or line; negative i count from the end; words after the last such token are no
-step.
+answer is begun from (none for an unclosed thought). Headings and tags inside a thought are markers and in no step or window of it, and so
+are blank tokens directly after a marker: thought_first and answer_first are no newline. Step i ends at the i-th token of the thought that
+ends a sentence or line, where a step of blank tokens alone does not count; negative i count from the end; words after the last such token
+are no step.
 """
 
 from __future__ import annotations
@@ -144,28 +145,31 @@ def _base(span: Span, codes: list[int], tokens: list[int], markers: Markers, end
     def of(kind: Kind) -> list[int]:
         return [i for i, code in enumerate(codes) if code == kind]
 
-    real = [i for i, code in enumerate(codes) if code != Kind.PAD]
-    thought, answer = of(Kind.THOUGHT), of(Kind.ANSWER)
-    if span.base == "all":
-        return real
-    if span.base == "prompt":
-        return [i for i in real if i < end]
-    if span.base == "last_prompt":
-        return [i for i in real if i < end][-1:]
-    if span.base == "thought_first":
-        return thought[:1]
-    if span.base == "answer_first":
-        return answer[:1]
-    if span.base == "thought_last":
-        return _closer(codes, tokens, markers, end)
-    if span.base in STEPS:
-        return _step(span, thought, tokens, markers)
-    return of(Kind[span.base.upper()])
+    def real(stop: int) -> list[int]:
+        return [i for i, code in enumerate(codes[:stop]) if code != Kind.PAD]
+
+    match span.base:
+        case "all":
+            return real(len(codes))
+        case "prompt":
+            return real(end)
+        case "last_prompt":
+            return real(end)[-1:]
+        case "thought_first":
+            return of(Kind.THOUGHT)[:1]
+        case "answer_first":
+            return of(Kind.ANSWER)[:1]
+        case "thought_last":
+            return _closer(codes, tokens, markers, end)
+        case "step" | "step_end":
+            return _step(span, of(Kind.THOUGHT), tokens, markers)
+        case base:
+            return of(Kind[base.upper()])
 
 
 def _step(span: Span, thought: list[int], tokens: list[int], markers: Markers) -> list[int]:
     assert span.index is not None
-    ends = [n for n, position in enumerate(thought) if markers.step_end[tokens[position]]]
+    ends = [n for n, end in enumerate(markers.ends(tokens[position] for position in thought)) if end]
     if not -len(ends) <= span.index < len(ends):
         return []
     nth = span.index % len(ends)

@@ -60,18 +60,29 @@ class Merges:
 
 
 def token_texts(tokenizer: Any) -> list[str]:
-    """The text of every token of the vocabulary, alone."""
-    every = [[i] for i in range(len(tokenizer))]
+    """The text of every token of the vocabulary, alone. Ids may have gaps: there it is empty."""
+    known = sorted(set(tokenizer.get_vocab().values()))
+    every = [[i] for i in known]
     if tokenizer.is_fast:
-        texts: list[str] = tokenizer.backend_tokenizer.decode_batch(every, skip_special_tokens=False)
+        told = tokenizer.backend_tokenizer.decode_batch(every, skip_special_tokens=False)
     else:
-        texts = tokenizer.batch_decode(every, clean_up_tokenization_spaces=False)
+        told = tokenizer.batch_decode(every, clean_up_tokenization_spaces=False)
+    texts = [""] * (known[-1] + 1 if known else 0)
+    for i, text in zip(known, told, strict=True):
+        texts[i] = text
     return texts
 
 
 def step_ends(texts: Iterable[str]) -> Bool[Tensor, " vocab"]:
     """Which tokens end a step: their text ends in . ? ! or holds a newline."""
     return torch.tensor([text.strip(" ").endswith(STEP_ENDINGS) or "\n" in text for text in texts], dtype=torch.bool)
+
+
+def blanks(texts: Sequence[str], tokenizer: Any) -> Bool[Tensor, " vocab"]:
+    """Which tokens are white space and nothing else. Some tokenizers drop a leading blank, so that one blank alone has no text."""
+    pieces = tokenizer.get_vocab().items()
+    dropped = {i for piece, i in pieces if not texts[i] and piece.replace("▁", " ").isspace()}
+    return torch.tensor([text.isspace() or i in dropped for i, text in enumerate(texts)], dtype=torch.bool)
 
 
 def spellings(text: str, tokenizer: Any, texts: Sequence[str], joined: str) -> list[Spelling]:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .capture import SHARD_BYTES, check_unsteered, fill, meta
+from .files import short
 from .model import LensModel
 from .planning import Labels, make_plan
 from .records import Transcript
@@ -124,12 +125,7 @@ def _difference(one: Any, other: Any) -> str:
         return "" if one.shape == other.shape and bool((one == other).all()) else "not the same tokens"
     if isinstance(one, dict):
         key = next((key for key in {**one, **other} if one.get(key) != other.get(key)), None)
-        return "" if key is None else f"{key!r} is {_short(one.get(key))} and {_short(other.get(key))}"
+        return "" if key is None else f"{key!r} is {short(one.get(key))} and {short(other.get(key))}"
     if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
         return next((said for a, b in zip(one, other, strict=True) if (said := _difference(a, b))), "")
-    return "" if one == other else f"{_short(one)} and {_short(other)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return "" if one == other else f"{short(one)} and {short(other)}"

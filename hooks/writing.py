@@ -8,6 +8,7 @@ table as everywhere (dialects.NEXT).
     opener, if the first marker  thought from here on
     first closer                 answer from here on; this token closes the thought
     end token, and after it      template; nothing counts any more
+    blank tokens after a marker  marker, also at the beginning where the prompt wrote the opener
 
 Shapes: `b` rows, `p` tokens of this forward, `s` spellings of markers, `k` tokens of the longest.
 """
@@ -54,6 +55,7 @@ class Writing:
         self._tails = _replacing(markers.tails, vocabulary, device)
         self._shared = _among(markers.shared, vocabulary, device)
         self._ends = _among(markers.eos_ids, vocabulary, device)
+        self._blank = _among(markers.blanks, vocabulary, device)
 
     def begin(self, rows: int) -> None:
         device = self._ends.device
@@ -62,6 +64,7 @@ class Writing:
         self._free = torch.zeros(rows, dtype=torch.int64, device=device)
         self._phase = torch.full((rows,), int(Phase.THINKING if self._opened else Phase.BEFORE), device=device)
         self.marked, self._ended = (torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(2))
+        self._fresh = torch.full((rows,), self._opened, device=device)  # nothing but blanks since a marker
 
     @property
     def closed(self) -> Bool[Tensor, " b"]:
@@ -89,11 +92,11 @@ class Writing:
 
     @property
     def _state(self) -> tuple[Tensor, ...]:
-        return self._recent, self._recent_heads, self._free, self._phase, self.marked, self._ended
+        return self._recent, self._recent_heads, self._free, self._phase, self._fresh, self.marked, self._ended
 
     @_state.setter
     def _state(self, state: tuple[Tensor, ...]) -> None:
-        self._recent, self._recent_heads, self._free, self._phase, self.marked, self._ended = state
+        self._recent, self._recent_heads, self._free, self._phase, self._fresh, self.marked, self._ended = state
 
     def _take(self, ids: Int64[Tensor, " b"]) -> tuple[Int64[Tensor, " b"], Bool[Tensor, " b"]]:
         self._ended = self._ended | self._ends[ids]
@@ -108,8 +111,9 @@ class Writing:
         phase = torch.where(marker, self._next[self._phase, role], self._phase)
         closing = (phase == Phase.ANSWERING) & (self._phase != Phase.ANSWERING)
         self._free = torch.where(marker, self._shared[ids].long(), free)  # tokens that the next marker may use
+        self._fresh = marker | (self._fresh & self._blank[ids])
         self._phase, self.marked = phase, self.marked | marker
-        kinds = torch.where(phase == Phase.THINKING, int(Kind.THOUGHT), int(Kind.ANSWER)).masked_fill(marker, int(Kind.MARKER))
+        kinds = torch.where(phase == Phase.THINKING, int(Kind.THOUGHT), int(Kind.ANSWER)).masked_fill(self._fresh, int(Kind.MARKER))
         return kinds.masked_fill(self._ended, int(Kind.TEMPLATE)), closing
 
 

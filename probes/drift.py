@@ -63,14 +63,15 @@ def drift(
     if not spans:
         raise ValueError(f"{first.path} has no rows with {dict(where or {})}; widen `where`")
     for span in spans:
-        for site in first.sites:
-            states, index = aligned(used, {**(where or {}), "span": span}, sites=[site])
-            names, member = np.unique(group_names(index, group), return_inverse=True)
-            weights = torch.from_numpy(_draws(len(names), draws, seed))
+        found, index = aligned(used, {**(where or {}), "span": span}, sites=first.sites)
+        names, member = np.unique(group_names(index, group), return_inverse=True)
+        weights = torch.from_numpy(_draws(len(names), draws, seed))
+        for place, site in enumerate(first.sites):
+            states = {name: vectors[:, place] for name, vectors in found.items()}
             about = {"site": site, "layer": parse_site(site)[1], "span": span, "n": len(index), "groups": len(names)}
             _check_lengths(states, index, site)
             for a, b in pairs:
-                sums = _sums(states[a][:, 0].double(), states[b][:, 0].double(), torch.from_numpy(member), len(names))
+                sums = _sums(states[a].double(), states[b].double(), torch.from_numpy(member), len(names))
                 values, drawn = _metrics(*sums, torch.ones(1, len(names), dtype=torch.float64)), _metrics(*sums, weights)
                 for metric in METRICS:
                     tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
@@ -105,9 +106,9 @@ def _metrics(
     }
 
 
-def _check_lengths(states: Mapping[str, Float[Tensor, "n 1 d"]], index: pd.DataFrame, site: str) -> None:
+def _check_lengths(states: Mapping[str, Float[Tensor, "n d"]], index: pd.DataFrame, site: str) -> None:
     for name, found in states.items():
-        length = found[:, 0].double().norm(dim=1)
+        length = found.double().norm(dim=1)
         if bool((odd := ~length.isfinite() | (length == 0)).any()):
             raise ValueError(
                 f"the hidden state of prompt {index['prompt_id'][int(odd.nonzero()[0])]!r} at {site} in {name!r} is zero, nan or inf, and "

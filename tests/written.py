@@ -4,7 +4,8 @@
     text = TEXTS[dialect].example()              hypothesis strategy: markers in any order, with and without blanks and full stops around
     ids, kinds, status = read(text, dialect, tokenizer)
 
-`read` looks for the markers in the text with a regular expression and lays the tokens' offsets over it: no token id is compared.
+`read` looks for the markers in the text with a regular expression and lays the tokens' offsets over it: no token id is compared. A token of
+white space alone that follows a marker token belongs to it.
 """
 
 from __future__ import annotations
@@ -106,9 +107,10 @@ def read(text: str, dialect: Dialect, tokenizer: PreTrainedTokenizerFast, opened
         status = "multiple" if extra else "closed" if begun else "close_only"
         thought, answer = (places[0][1] if begun else 0, places[at][0]), (places[at][1], len(text))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    kinds = []
+    kinds: list[int] = []
     for a, b in encoded["offset_mapping"]:
-        if any(a < stop and b > start for start, stop, _ in found):
+        fresh = kinds[-1] == Kind.MARKER if kinds else opened
+        if any(a < stop and b > start for start, stop, _ in found) or (fresh and text[a:b].isspace()):
             kinds.append(int(Kind.MARKER))
         else:
             inside = [kind for kind, (start, stop) in ((Kind.THOUGHT, thought), (Kind.ANSWER, answer)) if start <= a and b <= stop]

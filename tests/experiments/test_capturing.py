@@ -206,7 +206,10 @@ def test_another_capture_is_not_touched(tmp_path: Path, asked: Asked) -> None:
     assert kept(tmp_path / "run") == once
     started(tmp_path / "run", replace(asked, on_error="skip", allow_empty=True))  # what is left out and how it is told is not a setting
     (tmp_path / "run" / "config.yaml").write_text('{"models": {}}')
-    assert "the folder of another run" in refused(tmp_path / "run", asked)
+    assert "the folder of something else" in refused(tmp_path / "run", asked)
+    for foreign in ("foo: bar\n", "[1]", "", "caf\xe9: 1"):
+        (tmp_path / "run" / "config.yaml").write_bytes(foreign.encode("latin-1"))
+        assert "the folder of something else" in (told := refused(tmp_path / "run", asked)) and "--out" in told
     (tmp_path / "run" / "config.yaml").unlink()
     assert "holds prompts.jsonl, and no config.yaml of a capture" in refused(tmp_path / "run", asked)
     mine = Path(str(asked.prompts)).read_bytes()
@@ -254,6 +257,7 @@ def spoiled(folder: Path) -> list[Prompt]:
         Prompt("huge", "look", (folder / "huge.png",)),
         Prompt("long", "open " * 300),
         Prompt("nearly", "open " * 242),
+        Prompt("lengthy", "look", (folder / f"{'a' * 300}.png",)),
         Prompt("placeholder", "look <|image_pad|> here"),
         Prompt("too", "close the lock"),
     ]
@@ -266,6 +270,7 @@ BAD_PROMPTS = {
     "huge": "megapixels",
     "long": "the context of",
     "nearly": "up to 12 are to be written",
+    "lengthy": "prompt 'lengthy': ",
     "placeholder": "placeholder",
 }
 BAD_LINES = (
@@ -279,7 +284,7 @@ BAD_LINES = (
 def test_bad_prompts_are_all_named_and_nothing_is_begun(tmp_path: Path, asked: Asked) -> None:
     file = write_prompts(tmp_path / "p.jsonl", spoiled(tmp_path / "bad"))
     told = refused(tmp_path / "run", replace(asked, prompts=str(file)))
-    assert told.startswith("7 prompts cannot be used: ") and "--on-error skip" in told and "\n" not in told
+    assert told.startswith(f"{len(BAD_PROMPTS)} prompts cannot be used: ") and "--on-error skip" in told and "\n" not in told
     assert all(f"{prompt!r}" in told and words in told for prompt, words in BAD_PROMPTS.items())
     assert kept(tmp_path / "run") == {}
 
@@ -299,8 +304,8 @@ def test_bad_input_is_left_out_when_asked(tmp_path: Path, asked: Asked) -> None:
     done = started(tmp_path / "run", asked)
     assert [t.id for t in done.transcripts] == ["fine", "too"] and f", {len(BAD_PROMPTS) + len(BAD_LINES)} skipped;" in str(done)
     rows = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
-    assert {row["prompt_id"]: row["line"] for row in rows if row["line"]} == {"empty": 10, "fine": 11, None: 13}
-    assert [row["line"] for row in rows if row["line"]] == [10, 11, 12, 13]
+    assert {row["prompt_id"]: row["line"] for row in rows if row["line"]} == {"empty": 11, "fine": 12, None: 14}
+    assert [row["line"] for row in rows if row["line"]] == [11, 12, 13, 14]
     assert {row["prompt_id"] for row in rows if not row["line"]} == set(BAD_PROMPTS)
     assert all(BAD_PROMPTS[row["prompt_id"]] in row["error"] for row in rows if not row["line"])
     alone = write_prompts(tmp_path / "q.jsonl", [p for p in read_prompts(tmp_path / "run" / "prompts.jsonl")])
@@ -392,3 +397,80 @@ def test_transcripts_that_do_not_fit_are_named_or_left_out(tmp_path: Path, other
     assert [t.id for t in done.transcripts] == ["p0", "p3"]
     assert [(one.prompt_id, one.line) for one in done.skipped] == [("stranger", 5), (None, 6), ("p1", None), ("p2", None)]
     assert "the tokenizer, the chat template or the pictures differ" in done.skipped[2].error
+
+
+@pytest.mark.parametrize("after", ["all of it", "the first chunk"])
+def test_a_picture_changed_since_is_another_setting(after: str, tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    if after == "the first chunk":
+        monkeypatch.setattr(module, "append_transcripts", lambda *_: (_ for _ in ()).throw(OSError("the plug was pulled")))
+        with pytest.raises(OSError, match="plug"):
+            started(tmp_path / "run", asked)
+        monkeypatch.undo()
+    else:
+        started(tmp_path / "run", asked)
+    once, picture = kept(tmp_path / "run"), next((tmp_path / "asked" / "images").iterdir())
+    seen = picture.read_bytes()
+    with Image.open(picture) as image:
+        size = image.size
+    Image.new("RGB", size, "red").save(picture)
+    told = refused(tmp_path / "run", asked)
+    assert "a picture of its prompts was changed" in told and "(differing: pictures)" in told and "--out" in told
+    assert kept(tmp_path / "run") == once
+    picture.write_bytes(seen)
+    started(tmp_path / "run", asked)
+
+
+def test_what_is_read_is_corrected_in_the_same_folder(tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    started(tmp_path / "whole", asked)
+    wrong = replace(asked, where=Select("resid_post", ["last_prompt", "step_end[99]"]))
+    told = refused(tmp_path / "run", wrong)
+    assert 'span "step_end[99]" is empty in all 7 transcripts' in told and "--spans" in told and "--allow-empty" in told
+    assert "allow_empty=" not in told and "transcripts are kept" in told and not (tmp_path / "run" / "activations").exists()
+    alone = refused(tmp_path / "run", replace(wrong, where=Select("resid_post", "step_end[99]"), allow_empty=True))
+    assert "is empty in all 7" in alone and "--allow-empty" not in alone  # there would be nothing left
+    monkeypatch.setattr(module, "generate", None)
+    started(tmp_path / "run", asked)
+    assert kept(tmp_path / "run") == kept(tmp_path / "whole")
+    assert "differing: select" in refused(tmp_path / "run", wrong)
+
+
+def test_a_span_nobody_has_is_left_out_when_asked(tmp_path: Path, asked: Asked) -> None:
+    wrong = replace(asked, where=Select("resid_post", ["last_prompt", "step_end[99]"]))
+    refused(tmp_path / "run", wrong)
+    assert set(started(tmp_path / "run", replace(wrong, allow_empty=True)).store.index["span"]) == {"last_prompt"}
+
+
+def test_sites_that_cannot_be_read_are_found_before_anything_is_written(tmp_path: Path, asked: Asked) -> None:
+    assert "resid_post.77" in refused(tmp_path / "run", replace(asked, where=Select("resid_post.77", "last_prompt")))
+    lens, prompts = zoo_lens("mllama"), [Prompt("bare", "open the box")]
+    file = write_prompts(tmp_path / "p.jsonl", prompts)
+    crossing = Asked(Select("cross_attn_out", "last_prompt"), str(file), max_new_tokens=2)
+    with pytest.raises(ValueError, match="cross"):
+        capturing(tmp_path / "run", crossing, lambda: lens, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_transcripts_named_from_their_own_folder_find_their_prompts(
+    tmp_path: Path, asked: Asked, other: Callable[[], LensModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(tmp_path / "first", asked)
+    monkeypatch.chdir(tmp_path / "first" / "transcripts")
+    done = capturing(tmp_path / "out", Asked(WHERE, transcripts=Path(f"{tiny_lens().name}.jsonl")), other, progress=False)
+    assert len(done.transcripts) == 7
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_runs_out_while_the_model_answers(
+    error: Exception, tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "generate", full)
+    with pytest.raises(MemoryError, match="answered 2 prompts at a time. Use a smaller --batch-size in a new folder"):
+        started(tmp_path / "run", asked)
+    monkeypatch.setattr(module, "generate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        started(tmp_path / "run", asked)

@@ -234,6 +234,46 @@ def test_bad_prompts_are_named_or_left_out(tmp_path: Path, thoughtlens: Command)
     )
 
 
+def test_lists_may_have_blanks_and_are_not_empty(tmp_path: Path, thoughtlens: Command) -> None:
+    file = write_prompts(tmp_path / "p.jsonl", tiny_prompts(2))
+    words = ["capture", "--model", tiny_folder(), "--prompts", file, "--max-new-tokens", "2", "--out", tmp_path / "run", "--quiet"]
+    code, told, error = thoughtlens(*words, "--spans", "last_prompt, answer", "--sites", "resid_post.0 , mlp_out.1")
+    assert code == 0 and " rows of 2 sites" in told, error
+    one_sentence(*thoughtlens(*words, "--spans", "")[::2], "at least one site and one span")
+
+
+@pytest.mark.parametrize("raised", ["MemoryError()", "torch.OutOfMemoryError('CUDA out of memory')"])
+def test_memory_that_runs_out_is_a_sentence(raised: str, tmp_path: Path) -> None:
+    file = write_prompts(tmp_path / "p.jsonl", tiny_prompts(2))
+    code = f"""
+import torch
+from thoughtlens.experiments import capturing, cli
+def full(*words, **options): raise {raised}
+capturing.generate = full
+cli.main()"""
+    words = ["capture", "--model", tiny_folder(), "--prompts", file, "--out", tmp_path / "run", "--device", "cpu", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=120)
+    one_sentence(done.returncode, done.stderr, "Use a smaller --batch-size in a new folder")
+
+
+def test_memory_that_runs_out_elsewhere_is_a_sentence_too(thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from thoughtlens.experiments import doctor as module
+
+    def failing(error: Exception) -> Command:
+        def doctor(model: str | None) -> list[str]:
+            raise error
+
+        return doctor
+
+    for error, told in ((MemoryError(), "out of memory"), (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory")):
+        monkeypatch.setattr(module, "doctor", failing(error))
+        one_sentence(*thoughtlens("doctor")[::2], told)
+    monkeypatch.setattr(module, "doctor", failing(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        thoughtlens("doctor")
+
+
 def test_bench_capture_times_what_is_asked(tmp_path: Path, thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from thoughtlens.experiments import speed
 

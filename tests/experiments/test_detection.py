@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from thoughtlens.experiments.detection import texts_at, trajectory, wordless
+from thoughtlens.experiments.detection import _steps, texts_at, trajectory, wordless
 from thoughtlens.hooks.capture import capture
 from thoughtlens.hooks.select import Select
 from thoughtlens.probes.probe import SCORES, Probe
@@ -59,6 +60,17 @@ def test_the_readout_along_the_thought_is_a_dot_product_per_token(tmp_path: Path
         handle.remove()
         by_hand = states[0][0, [len(one.prompt_ids) + position for position in rows.position]] @ weight + 0.5
         torch.testing.assert_close(torch.tensor(rows.score.tolist()), by_hand, atol=1e-4, rtol=1e-4)
+
+
+def test_a_newline_alone_is_no_step_and_a_token_beyond_the_tokenizer_is_one_like_others() -> None:
+    plain = tiny_lens()
+    line, dot, word = (int(plain.tokenizer.convert_tokens_to_ids(text)) for text in ("the", ".", "door"))
+    newline = torch.arange(len(plain.markers.step_end)) == line
+    lens = replace(plain, markers=replace(plain.markers, blank=newline, step_end=plain.markers.step_end | newline))
+    (transcript,) = tiny_transcripts(lens, tiny_prompts(1))
+    thought = [line, word, dot, line, 10**6, line, line, word]
+    written = replace(transcript, output_ids=[*lens.markers.open_ids, *thought, *lens.markers.close_ids, line, word])
+    assert _steps(written, lens) == [-1, -1, 0, 0, 1, 1, 1, 2, 2, -1, -1, -1]
 
 
 def sweep_table(**changed: float) -> pd.DataFrame:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +25,21 @@ def test_versions_devices_threads_disk_and_extras_are_told() -> None:
     assert {line.split()[1] for line in extras} == set(module.EXTRAS) and any("installed" in line for line in extras)
 
 
+def test_the_extras_are_those_of_the_project() -> None:
+    with (Path(module.__file__).parent.parent / "pyproject.toml").open("rb") as file:
+        asked = tomllib.load(file)["project"]["optional-dependencies"]
+
+    def packages(extra: str) -> set[str]:
+        found = set()
+        for wanted in asked[extra]:
+            ours = re.fullmatch(r"thoughtlens\[(.*)\]", wanted)
+            found |= set().union(*map(packages, ours[1].split(","))) if ours else {re.split(r"[<>=]", wanted)[0]}
+        return found
+
+    assert {extra: set(names) for extra, names in module.EXTRAS.items()} == {extra: packages(extra) for extra in asked}
+    assert not set(module.OPTIONAL) & {name for names in module.EXTRAS.values() for name in names}
+
+
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXTRAS", {"train": ("peft", "no_such_package_of_ours")})
     (line,) = [line for line in doctor() if line.startswith("extra ")]
@@ -34,7 +52,8 @@ def test_a_model_is_told_as_it_will_be_read() -> None:
     assert "6 layers of width 192" in told and "Qwen2_5_VLForConditionalGeneration" in told and "qwen2_5_vl" in told
     assert "open '<think>'; close '</think>'" in told and lens.fingerprint[:16] in told and lens.family.layers in told
     assert "'<|image_pad|>'" in told and "arguments none" in told and "deepstack" not in told
-    assert "0-5: attn_out from self_attn, mlp_out from mlp, head_out before self_attn.o_proj" in told
+    assert "0-5: attn_out from self_attn, mlp_out from mlp, head_out before self_attn.o_proj, " in told
+    assert f"head_out before self_attn.o_proj, {lens.text_config.num_attention_heads} heads" in told
 
 
 def test_runs_of_numbers_are_shortened() -> None:

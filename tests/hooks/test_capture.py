@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from thoughtlens.hooks import POOLS, LensModel, Pool, Prompt, Select, Transcript, capture, encode, kinds_of, load, resolve
-from thoughtlens.hooks.planning import batched, make_plan
+from thoughtlens.hooks.capture import encode_transcripts
+from thoughtlens.hooks.planning import batched, make_plan, pictures_sha
 from thoughtlens.hooks.reading import read, reading
 from thoughtlens.hooks.sites import NAMES
 from tiny import tiny_folder, tiny_lens, tiny_prompts, tiny_transcripts
@@ -217,8 +220,10 @@ def test_a_span_empty_everywhere_names_the_fix(tmp_path: Path) -> None:
         match=r'span "thought_last" is empty in 3 of 3 transcripts \(dialect "think", split status: absent 3\).*pass allow_empty',
     ):
         capture(lens, transcripts, Select("resid_post", ["last_prompt", "thought_last"]), into=tmp_path / "s", progress=False)
-    with pytest.raises(ValueError, match='span "image" is empty in 3 of 3'):
-        capture(lens, transcripts, Select("resid_post", "image"), into=tmp_path / "s", progress=False, allow_empty=True)
+    for allow_empty in (True, False):  # where nothing else is asked for there is nothing to allow
+        with pytest.raises(ValueError, match='span "image" is empty in 3 of 3.* again, into another folder') as error:
+            capture(lens, transcripts, Select("resid_post", "image"), into=tmp_path / "s", progress=False, allow_empty=allow_empty)
+        assert "allow_empty" not in str(error.value)
     assert not (tmp_path / "s").exists()
     index = capture(
         lens, transcripts, Select("resid_post", ["last_prompt", "image"]), into=tmp_path / "s", progress=False, allow_empty=True
@@ -361,9 +366,9 @@ def test_shards_of_any_size_hold_the_same(pool: Pool, tmp_path: Path) -> None:
     transcripts = tiny_transcripts(lens, tiny_prompts(6), statuses=STATUSES)
     where = Select("resid_post", ["last_prompt", "instruction", "thought"], pool)
     one, many = (
-        capture(lens, transcripts, where, into=tmp_path / str(size), batch_size=2, shard_bytes=size, progress=False) for size in (2**20, 1)
+        capture(lens, transcripts, where, into=tmp_path / str(size), batch_size=1, shard_bytes=size, progress=False) for size in (2**20, 1)
     )
-    assert (len(set(one.index["shard"])), len(set(many.index["shard"]))) == (1, 3)
+    assert (len(set(one.index["shard"])), len(set(many.index["shard"]))) == (1, 6)
     own = ["shard", "offset", "shard_sha"]
     assert one.index.drop(columns=own).equals(many.index.drop(columns=own)) and torch.equal(one.rows()[0], many.rows()[0])
     for _, row in one.index.iterrows():
@@ -395,3 +400,135 @@ def test_every_transcript_is_read_once_and_like_with_like(lengths: list[tuple[bo
     assert not mixes or sum(sizes, []) == sorted(sum(sizes, []), reverse=True)
     assert [plan.size(shard) for shard in range(len(plan.shards))] == [len(plan.rows("m", shard)) for shard in range(len(plan.shards))]
     assert list(batched(lens, range(4), [True, False, False, True], 2)) == ([[0, 1], [2, 3]] if mixes else [[0], [1, 2], [3]])
+
+
+def test_the_error_of_another_rendering_shows_where_it_begins() -> None:
+    lens = tiny_lens()
+    (transcript,) = tiny_transcripts(lens, [Prompt("a", "open the old box")])
+    with pytest.raises(ValueError, match="different from token .* around '.*old box.*' there and '.*old door.*' here.*the date"):
+        encode_transcripts(lens, [replace(transcript, prompt=Prompt("a", "open the old door"))])
+
+
+def recoloured(transcript: Transcript) -> Transcript:
+    """With pictures of the same size and another colour: the token ids stay."""
+    images = tuple(Image.new("RGB", picture.size, (255, 0, 0)) for picture in transcript.prompt.images)  # type: ignore[union-attr]
+    return replace(transcript, prompt=replace(transcript.prompt, images=images))
+
+
+def test_other_pictures_are_other_work(tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(3, images=(0, 1, 2)))
+    others = [recoloured(t) for t in transcripts]
+    assert [o.prompt_ids for o in others] == [t.prompt_ids for t in transcripts]
+    where, into = Select("resid_post", "all"), tmp_path / "s"
+    first = capture(lens, transcripts, where, into=into, progress=False).rows()[0]
+    with pytest.raises(ValueError, match="different capture.*transcripts_and_labels_sha"):
+        capture(lens, others, where, into=into, progress=False)
+    grown = capture(lens, others, where, into=into, progress=False, append=True)
+    assert grown.index["prompt_id"].tolist() == ["p0", "p1", "p2", "p1", "p2"]
+    vectors = grown.rows()[0]
+    assert torch.equal(vectors[:3], first) and not torch.allclose(vectors[1:3], vectors[3:], atol=1e-2)
+    assert len(capture(lens, others, where, into=into, progress=False, append=True)) == 5
+
+
+def test_a_picture_is_known_by_its_pixels(tmp_path: Path) -> None:
+    prompt = tiny_prompts(1, images=(2,))[0]
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture, path in zip(prompt.images, paths, strict=True):
+        picture.save(path)  # type: ignore[union-attr]
+    (tmp_path / "torn.png").write_bytes(paths[0].read_bytes()[:90])
+    told = [
+        pictures_sha(replace(prompt, images=images)) for images in (prompt.images, paths, paths[::-1], paths[:1], [tmp_path / "torn.png"])
+    ]
+    assert told[0] == told[1] and len(set(told)) == 4
+    assert pictures_sha(replace(prompt, images=())) == ""
+
+
+@given(
+    pool=st.sampled_from(["every", "mean"]),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    size=st.integers(1, 8),
+    rows=st.integers(1, 60),
+)
+def test_no_shard_is_larger_than_asked_unless_one_transcript_is(pool: Pool, lengths: list[int], size: int, rows: int) -> None:
+    lens = tiny_lens("words")
+    base = tiny_transcripts(lens, [Prompt("x", "open it")])[0]
+    transcripts = [replace(base, prompt=Prompt(str(i), "open it"), output_ids=base.output_ids[:n]) for i, n in enumerate(lengths)]
+    where = Select("resid_post", ["all", "last_prompt"], pool)
+    plan = make_plan(lens, transcripts, where, batch_size=size, shard_bytes=rows * 4 * 32 * 3)
+    for number, batches in enumerate(plan.shards):
+        assert plan.size(number) <= rows or len({one.transcript for batch in batches for one in batch}) == 1
+    if pool == "mean" and rows >= 2 * size:  # what fits is not cut
+        batches_of = [len({one.transcript for one in batch}) for shard in plan.shards for batch in shard]
+        assert len(batches_of) == -(-len(lengths) // size)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, "a"], "label 'x' of prompt 'p1' is 'a', where others have a number"),
+        ([None, True, 3], "label 'x' of prompt 'p2' is 3, where others have true or false"),
+        ([{1}], r"label 'x' of prompt 'p0' is \{1\}\. A column holds text"),
+        (["a", [1]], r"label 'x' of prompt 'p1' is \[1\], where others have text"),
+        ([torch.tensor(1)], r"label 'x' of prompt 'p0' is tensor\(1\)"),
+        ([2**70], "label 'x' cannot be written, first for prompt 'p0'"),
+        (["\ud800"], "label 'x' cannot be written, first for prompt 'p0'"),
+    ],
+)
+def test_labels_of_odd_kinds_are_refused_before_anything_runs(values: list[Any], message: str, tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(3, images=(0,)))
+    labels = {t.id: {"x": values[i]} if i < len(values) else {} for i, t in enumerate(transcripts)}
+    with pytest.raises(ValueError, match=message):
+        capture(lens, transcripts, Select("resid_post", "all"), into=tmp_path / "s", labels=labels, progress=False)
+    with pytest.raises(ValueError, match="labels name a column 3: a column's name is text"):
+        numbered: Any = {t.id: {3: 1} for t in transcripts}
+        capture(lens, transcripts, Select("resid_post", "all"), into=tmp_path / "s", labels=numbered, progress=False)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2.5, None], ["a", None, float("nan")], [True, np.bool_(False), None], [np.int64(1), np.float32(2), 3]]
+)
+def test_labels_of_one_kind_are_written_with_gaps(values: list[Any], tmp_path: Path) -> None:
+    lens = tiny_lens("words")
+    transcripts = tiny_transcripts(lens, tiny_prompts(3, images=(0,)))
+    labels = {t.id: {"x": value} for t, value in zip(transcripts, values, strict=True)}
+    index = capture(lens, transcripts, Select("resid_post", "all"), into=tmp_path / "s", labels=labels, batch_size=1, progress=False).index
+    lacking = [value is None or value != value for value in values]
+    assert index["x"].isna().tolist() == lacking
+    assert [one for one, gap in zip(index["x"], lacking, strict=True) if not gap] == [
+        one for one, gap in zip(values, lacking, strict=True) if not gap
+    ]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_is_left_of_a_batch_is_sent_before_the_next_forward(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away, told = sys.modules["thoughtlens.hooks.reading"]._Away, list[str]()
+    send = away.send
+    monkeypatch.setattr(away, "send", lambda self: (told.append("send"), send(self))[1])
+    lens = load(tiny_folder("words"), dtype=torch.bfloat16)
+    mine = lens.inner.register_forward_pre_hook(lambda *_: told.append("forward"))
+    transcripts = tiny_transcripts(lens, tiny_prompts(6, images=(0,)))
+    capture(lens, transcripts, Select("resid_post", "all", pool), into=tmp_path / "s", batch_size=2, progress=False)
+    mine.remove()
+    assert told == ["forward", "send"] * 3
+
+
+def test_a_batch_that_cannot_be_pooled_is_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    away, failed = sys.modules["thoughtlens.hooks.reading"]._Away, list[int]()
+    pooled = away._pooled
+
+    def small(self: Any, held: Tensor, mode: int) -> Tensor:
+        if len(self._starts) > 2:
+            failed.append(len(self._starts))
+            raise torch.OutOfMemoryError("no room")
+        return pooled(self, held, mode)  # type: ignore[no-any-return]
+
+    lens = load(tiny_folder("words"), dtype=torch.bfloat16)
+    transcripts = tiny_transcripts(lens, tiny_prompts(4, images=(0,)))
+    plain = capture(lens, transcripts, Select("resid_post", "all"), into=tmp_path / "plain", batch_size=2, progress=False)
+    monkeypatch.setattr(away, "_pooled", small)
+    halved = capture(lens, transcripts, Select("resid_post", "all"), into=tmp_path / "halved", batch_size=4, progress=False)
+    assert failed == [4] and caplog.text.count("ran out of memory") == 1
+    assert torch.equal(halved.rows()[0], plain.rows()[0])

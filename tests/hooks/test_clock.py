@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -105,6 +106,34 @@ def test_headings_and_tags_are_no_thought_while_they_arrive_either() -> None:
     for transcript, spans in ((t, spans) for t, spans, early in zip(transcripts, found, known, strict=True) if early):
         for span in (span for span in SPANS if not span.startswith("step[")):  # a tag may end the thought before the step has ended
             assert spans[span] == resolved(lens, transcript, span), (transcript.id, transcript.status, span)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("written", [0, 4])
+def test_blanks_begin_no_thought_and_end_no_empty_step_while_they_arrive_either(side: str, written: int) -> None:
+    plain = tiny_lens()
+    names = ("the", "box", "ok", "sorry", "first")
+    line, *others = (int(plain.tokenizer.convert_tokens_to_ids(word)) for word in names)
+    blank, ends = plain.markers.blank.clone(), plain.markers.step_end.clone()
+    blank[[line, others[0]]] = ends[[line, others[1]]] = True
+    lens = dataclasses.replace(plain, markers=dataclasses.replace(plain.markers, blank=blank, step_end=ends))
+    chance = random.Random(3)
+    dot, word = (int(plain.tokenizer.convert_tokens_to_ids(text)) for text in (".", "door"))
+    transcripts = []
+    for transcript in tiny_transcripts(lens, tiny_prompts(16), statuses=("closed",), seed=7):
+        pieces = [[chance.choice([line, line, others[0], others[1], dot, word]) for _ in range(chance.randint(0, 9))] for _ in range(2)]
+        output = [*lens.markers.open_ids, *pieces[0], *lens.markers.close_ids, *pieces[1], lens.markers.eos_ids[0]]
+        transcripts.append(dataclasses.replace(transcript, output_ids=output))
+    found = streamed(lens, transcripts, written, side)
+    for transcript, spans in zip(transcripts, found, strict=True):
+        for span in SPANS:
+            theirs = resolved(lens, transcript, span)
+            if span.startswith("step["):  # words of a step that never ends are told while they arrive
+                theirs = theirs or spans[span]
+            assert spans[span] == theirs, (transcript.output_ids, span)
+        for span in ("thought_first", "answer_first"):
+            assert not any(lens.markers.blank[[*transcript.prompt_ids, *transcript.output_ids][at]] for at in spans[span])
+    assert all(any(spans[span] for spans in found) for span in ("step[1]", "step_end[1]", "thought_first", "answer_first"))
 
 
 def test_a_row_that_has_ended_is_in_no_span() -> None:

@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerFast
 from written import CUTTINGS, cutting, outputs, read
 
 OPEN, CLOSE, END = 1, 2, 0  # opener, closer, end; everything from 3 on is a word
-ONE = Markers(DIALECTS["think"], ((OPEN,),), ((CLOSE,),), torch.zeros(12, dtype=torch.bool), (END,))
+NOTHING = torch.zeros(12, dtype=torch.bool)
+ONE = Markers(DIALECTS["think"], ((OPEN,),), ((CLOSE,),), NOTHING, NOTHING, (END,))
 INNER, ANSWER, TRAILING = 8, 9, 10
 ROLES = dataclasses.replace(ONE, inners=((INNER,),), answers=((ANSWER,),), trailings=((TRAILING,),))
-MANY = Markers(DIALECTS["think"], ((3, 4), (3, 5)), ((6, 3, 7), (6, 3, 8)), torch.zeros(12, dtype=torch.bool), (END, 11))
+MANY = Markers(DIALECTS["think"], ((3, 4), (3, 5)), ((6, 3, 7), (6, 3, 8)), NOTHING, NOTHING, (END, 11))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,7 @@ VIRGO = "<|begin_of_thought|>\n\none two.\n\n<|end_of_thought|>\n\n<|begin_of_so
         ("llava_cot", LLAVA_COT, "one. a box. turn it.", "yes"),
         ("virgo", VIRGO, "one two.", "yes"),
         ("kimi", "◁think▷one two◁/think▷yes", "one two", "yes"),
+        ("magistral", "[THINK]one two[/THINK]yes", "one two", "yes"),
         ("llamav_o1", "one two\n\nyes", "", "one two yes"),
         ("none", "<think>one</think>", "", "<think>one</think>"),
     ],
@@ -254,13 +256,12 @@ def test_an_unknown_or_unwritable_dialect_says_what_to_do() -> None:
 
 
 def test_markers_that_cannot_be_told_apart_are_refused() -> None:
-    nothing = torch.zeros(12, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"opener \(3, 4\) and closer \(6, 3, 4\) end in the same tokens"):
-        Markers(DIALECTS["think"], ((3, 4),), ((6, 3, 4),), nothing, (END,))
+        Markers(DIALECTS["think"], ((3, 4),), ((6, 3, 4),), NOTHING, NOTHING, (END,))
     with pytest.raises(ValueError, match=r"closer \(4,\) and trailing marker \(3, 4\) end in the same tokens"):
-        Markers(DIALECTS["think"], (), ((4,),), nothing, (END,), trailings=((3, 4),))
+        Markers(DIALECTS["think"], (), ((4,),), NOTHING, NOTHING, (END,), trailings=((3, 4),))
     with pytest.raises(ValueError, match=r"opener \(3, 4\) and closer \(6, 5, 4\) end in the same tokens"):
-        Markers(DIALECTS["think"], ((3, 4),), ((6, 5, 4),), nothing, (END,), heads={5: 3})
+        Markers(DIALECTS["think"], ((3, 4),), ((6, 5, 4),), NOTHING, NOTHING, (END,), heads={5: 3})
     with pytest.raises(ValueError, match="Choose other markers"):
         bind(Dialect("twins", "<think>", "<think>"), cutting("pieces"), [0])
 
@@ -301,7 +302,13 @@ def test_a_dialect_tells_all_its_markers() -> None:
         ("kimi_vl", "Kimi-VL-A3B-Instruct", "think"),
         ("qwen3_vl", "Qwen3-VL-8B-Thinking", "think"),
         ("glm4v", "GLM-4.1V-9B-Thinking", "think_answer"),
+        ("mistral3", "mistralai/Magistral-Small-2509", "magistral"),
         ("qwen2_5_vl", "reasoning", "think"),
+        ("qwen3_vl", "/data/Qwen3-VL-8B-Thinking /hub/models--Qwen--Qwen3-VL-8B-Thinking/snapshots/0a1b", "think"),
+        ("glm4v", "checkpoints/link /data/GLM-4.1V-9B-Thinking/snapshots/0a1b", "think_answer"),
+        ("glm4v", "GLM-4.1V-9B-Base/thinking", "think"),  # two parts of a path are two names
+        ("mllama", "llama-3.2V-11B/mascot llama-3.2V-11B cot", "think"),
+        ("kimi_vl", "Kimi-VL-A3B-Instruct/thinking", "think"),
         ("llama", "virgo", "think"),  # a name alone does not make a Qwen2-VL of it
     ],
 )
@@ -322,6 +329,111 @@ def test_a_tokenizer_that_cannot_write_the_known_dialect_falls_back_and_says_so(
         tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0, "yes": 1}, unk_token="<unk>")), unk_token="<unk>"
     )
     assert choose("llama", "plain", plain, [0]).dialect.name == "none"
+
+
+def tokens_of_their_own(*texts: str) -> PreTrainedTokenizerFast:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(cutting("pieces").backend_tokenizer.to_str()))
+    tokenizer.add_tokens(list(texts))
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("own", "dialect", "assumed"),
+    [
+        (("<think>", "</think>"), "think", False),
+        (("[THINK]", "[/THINK]"), "magistral", False),
+        (("◁think▷", "◁/think▷"), "kimi", False),
+        (("[THINK]", "</think>"), "think", True),
+        (("◁think▷", "◁/think▷", "[THINK]", "[/THINK]"), "think", True),
+        (("◁think▷", "◁/think▷", "<think>", "</think>"), "think", False),
+        ((), "think", True),
+    ],
+)
+def test_a_checkpoint_nobody_knows_writes_the_markers_it_has_tokens_for(
+    own: tuple[str, ...], dialect: str, assumed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert choose("qwen2_vl", "my-model", tokens_of_their_own(*own), [0]).dialect.name == dialect
+    assert len(caplog.records) == assumed
+    if assumed:
+        assert "how my-model marks its thought is not known: dialect 'think' is only assumed" in caplog.text
+        assert "pass dialect=… (known are think, " in caplog.text
+
+
+def test_the_shipped_trio_is_loaded_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose("qwen2_5_vl", "checkpoints/reasoning", tiny_tokenizer(), [0]).dialect.name == "think"
+    assert not caplog.records
+
+
+THINKING = "<think>\n\nfirst open it.\n\nthen why\n\n</think>\n\n\nyes\n\nno"
+
+
+@pytest.mark.parametrize("kind", CUTTINGS[1:])
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_thought_and_an_answer_begin_with_a_word_however_newlines_are_cut(kind: str, opened: bool) -> None:
+    tokenizer = cutting(kind)
+    markers = bind("think", tokenizer, [])
+    ids = tokenizer(THINKING.removeprefix("<think>" if opened else ""), add_special_tokens=False)["input_ids"]
+    parts = split(ids, markers, opened)
+    thought, answer = (tokenizer.decode(piece) for piece in pieces(ids, parts))
+    assert thought[0] == "f" and thought.split() == "first open it. then why".split()
+    assert answer == "yes\n\nno"
+    said = [tokenizer.decode([ids[part[0]]]) for part in (parts.thought, parts.answer)]
+    assert "first".startswith(said[0].strip()) and "yes".startswith(said[1].strip()) and all(text.strip() for text in said)
+    last = closing(ids, markers)
+    assert last is not None and tokenizer.decode(ids[: last + 1]).rstrip().endswith(">") and tokenizer.decode([ids[last]]).strip()
+    steps = list(markers.ends([ids[at] for at in range(*parts.thought)]))
+    assert sum(steps) == 2, "the full stop with its newlines, and the newline before the closer"
+
+
+@pytest.mark.parametrize("kind", CUTTINGS[1:])
+def test_a_thought_switched_off_is_empty_and_closed(kind: str) -> None:
+    tokenizer = cutting(kind)
+    ids = tokenizer("<think>\n\n</think>\n\nyes", add_special_tokens=False)["input_ids"]
+    parts = split(ids, bind("think", tokenizer, []))
+    thought, answer = pieces(ids, parts)
+    assert (parts.status, thought, tokenizer.decode(answer)) == ("closed", [], "yes")
+    assert Kind.THOUGHT not in output_kinds(parts, len(ids))
+
+
+def test_blanks_belong_to_a_marker_and_not_to_an_output_that_has_none() -> None:
+    markers = dataclasses.replace(ROLES, blank=NOTHING.index_fill(0, torch.tensor([3, 4]), True))
+    M, T, A, X = Kind.MARKER, Kind.THOUGHT, Kind.ANSWER, Kind.TEMPLATE
+    for ids, opened, kinds in (
+        ([3, 7, 3], False, [A, A, A]),
+        ([3, 7, 3], True, [M, T, T]),
+        ([3, 3], True, [M, M]),
+        ([3, OPEN, 3, 4, 7, 3, CLOSE, 4, 3, 5, 4], False, [X, M, M, M, T, T, M, M, M, A, A]),
+        ([OPEN, 7, INNER, 3, 7, ANSWER, 3, 5, 3, TRAILING, 3, END, 3], False, [M, T, M, M, T, M, M, A, A, M, M, X, X]),
+        ([5, TRAILING, 3, 5], False, [A, M, M, A]),
+    ):
+        assert output_kinds(split(ids, markers, opened), len(ids)) == kinds
+        stream = Stream(markers, 1, opened)
+        told = [int(stream.step(torch.tensor([token]))[0]) for token in ids]
+        assert [kind for kind, known in zip(told, kinds, strict=True) if known != X] == [kind for kind in kinds if kind != X]
+    ids = [OPEN, 3, INNER, 3, 7, INNER, 3, 6, 3, CLOSE, 3, ANSWER, 4, 5, TRAILING, 3]
+    assert pieces(ids, split(ids, markers)) == ([7, 3, 6, 3], [5, 3])  # words on either side of a heading stay apart
+
+
+def test_a_blank_that_a_tokenizer_drops_when_alone_is_blank() -> None:
+    inner = Tokenizer(models.WordLevel({"<unk>": 0, "▁": 1, "▁a": 2, "<think>": 3, "</think>": 4, "<0x0A>": 5}, unk_token="<unk>"))
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Strip(" ", 1, 0)])
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    assert bind("think", tokenizer, []).blank.tolist() == [False, True, False, False, False, True]
+
+
+def test_token_ids_may_have_gaps_and_models_may_write_ids_beyond_the_tokenizer() -> None:
+    words = {"<unk>": 0, "one": 1, "two": 2, "<think>": 40, "</think>": 50, ".": 60}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    assert len(tokenizer) < max(words.values())  # else this shows nothing
+    markers = bind("think", tokenizer, [])
+    assert (markers.opens, markers.closes, len(markers.step_end), len(markers.blank)) == (((40,),), ((50,),), 61, 61)
+    ids = [40, 999, 1, 30, 60, 50, 999, 2]
+    parts = split(ids, markers)
+    assert (parts.status, parts.thought, parts.answer) == ("closed", (1, 5), (6, 8))
+    assert list(markers.ends(ids[1:5])) == [False, False, False, True]
 
 
 def test_binding_to_a_large_vocabulary_is_fast() -> None:

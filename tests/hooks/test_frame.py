@@ -226,3 +226,32 @@ def test_pixtral_is_written_as_transformers_writes_it(monkeypatch: pytest.Monkey
         assert set(one) == set(other) and all((one[key] == other[key]).all() for key in one)
         assert ours.create_mm_token_type_ids(one["input_ids"].tolist()) == stock.create_mm_token_type_ids(one["input_ids"].tolist())
     sys.modules.pop("transformers.models.pixtral.processing_pixtral")
+
+
+def test_control_tokens_at_a_border_are_never_taken_for_merged() -> None:
+    """A newline of the template may have merged with a newline of the user; <|assistant|> and <|vision_start|> cannot have."""
+    glm, tokenizer = frame_of("glm4v", "pieces"), tokenizer_of(zoo_processor("glm4v", "pieces"))
+    assert [tokenizer.decode([token]) for token in glm.tail] == ["<|assistant|>", "\n"]
+    ids = render(zoo_processor("glm4v", "pieces"), Prompt("p", "open it\n"), [], glm.style, {})["input_ids"][0].tolist()
+    prompt_kinds(ids, glm)
+    with pytest.raises(ValueError, match="were not written by this model's chat template"):
+        prompt_kinds([token for token in ids if token != glm.tail[0]], glm)
+    qwen, processor = frame_of("qwen2_5_vl", "pieces"), zoo_processor("qwen2_5_vl", "pieces")
+    pictures = [tiny_image()]
+    ids = render(processor, Prompt("p", "open it", tuple(pictures)), pictures, qwen.style, {})["input_ids"][0].tolist()
+    assert int(Kind.IMAGE) in prompt_kinds(ids, qwen)
+    for edge in (qwen.before_image[0], qwen.after_image[-1]):
+        with pytest.raises(ValueError, match="were not written by this model's chat template"):
+            prompt_kinds([token for token in ids if token != edge], qwen)
+
+
+def test_a_template_for_text_alone_on_a_model_with_pictures_says_what_to_do() -> None:
+    template = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    processor = with_template("qwen3_vl", template)
+    with pytest.raises(ValueError, match="the chat template takes text alone, .*Set processor.chat_template to the one"):
+        find_frame(processor, processor.image_token_id, {})
+
+
+def test_an_argument_given_twice_is_not_taken_for_an_answer() -> None:
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'tokenize'"):
+        find_frame(zoo_processor("qwen3"), None, {"tokenize": True})

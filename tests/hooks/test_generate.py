@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from thoughtlens.hooks.gates import FirstTokens
 from thoughtlens.hooks.generate import forced, generate
 from thoughtlens.hooks.model import LensModel
 from thoughtlens.hooks.records import Prompt
+from thoughtlens.hooks.select import Select
 from thoughtlens.hooks.steer import Vector, steer
 from tiny import tiny_lens, tiny_prompts, tiny_transcripts
 
@@ -196,7 +199,7 @@ def test_beams_of_a_call_by_hand_are_refused_too(lens: LensModel) -> None:
 def test_forced_wants_the_prompt_ids_of_this_template(lens: LensModel) -> None:
     (transcript,) = tiny_transcripts(lens, tiny_prompts(1))
     other = dataclasses.replace(transcript, prompt=Prompt("p0", "open the door"))
-    with pytest.raises(ValueError, match="renders the prompt 'p0' to other token ids"):
+    with pytest.raises(ValueError, match="transcript 'p0' was written by .* from other prompt tokens"):
         forced(lens, [other])
     with pytest.raises(ValueError, match="no output to force"):
         forced(lens, [dataclasses.replace(transcript, output_ids=())])
@@ -209,3 +212,45 @@ def test_forced_is_a_plain_forward(lens: LensModel) -> None:
             plain = lens.model(**begin(lens, [transcript], 100).inputs, use_cache=False).logits[0]
         start = len(transcript.prompt_ids) - 1
         torch.testing.assert_close(logits, plain[start:-1], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("temperature", [None, 2.0])
+def test_no_field_of_the_generation_config_leaks_in(lens: LensModel, recorded: bool, temperature: float | None, tmp_path: Path) -> None:
+    """transformers fills what a call leaves open with the checkpoint's own config."""
+    prompts = tiny_prompts(3, images=(0, 1))
+
+    def written(number: int) -> list[tuple[int, ...]]:
+        torch.manual_seed(0)
+        kept: Any = {"where": Select("resid_post.0", "last_prompt"), "into": tmp_path / str(number)} if recorded else {}
+        made = generate(lens, prompts, max_new_tokens=12, temperature=temperature, progress=False, **kept)
+        return [transcript.output_ids for transcript in made]
+
+    plain, own = written(0), lens.model.generation_config
+    first = plain[0][0]
+    asks: tuple[dict[str, Any], ...] = (
+        {"no_repeat_ngram_size": 1, "min_p": 0.9},
+        {"bad_words_ids": [[first]], "typical_p": 0.1},
+        {"begin_suppress_tokens": [first]},
+        {"sequence_bias": [[[first], -50.0]], "epsilon_cutoff": 0.2},
+        {"stop_strings": ["e"]},
+    )
+    try:
+        for number, fields in enumerate(asks, 1):
+            lens.model.generation_config = copy.deepcopy(own)
+            for field, value in fields.items():
+                setattr(lens.model.generation_config, field, value)
+            kept = lens.model.generation_config
+            assert written(number) == plain, fields
+            assert lens.model.generation_config is kept
+    finally:
+        lens.model.generation_config = own
+
+
+def test_forced_says_where_another_rendering_differs(lens: LensModel) -> None:
+    (transcript,) = tiny_transcripts(lens, [Prompt("p0", "open the old box")])
+    other = dataclasses.replace(transcript, prompt=Prompt("p0", "open the old door"))
+    ids = encode(lens, [other.prompt]).ids[0]
+    at = next(i for i, (a, b) in enumerate(zip(transcript.prompt_ids, ids, strict=True)) if a != b)
+    with pytest.raises(ValueError, match=f"from token {at} on, around '.*old box.*' there and '.*old door.*' here.*the date"):
+        forced(lens, [other])

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", FAMILIES_TINY)
 def test_every_family_loads_from_its_folder(name: str) -> None:
     lens = zoo_lens(name)
-    assert (lens.name, lens.width, lens.n_heads, lens.family) == (f"tiny-{name}", 32, 4, FAMILIES[name])
+    assert (lens.name, lens.width, lens.family) == (f"tiny-{name}", 32, FAMILIES[name])
     assert lens.model.config.model_type == name and lens.n_layers == lens.text_config.num_hidden_layers == len(lens.blocks)
     assert (lens.frame.image_token_id is None) == (FAMILIES[name].image_token is None)
     assert lens.markers.eos_ids == (lens.tokenizer.eos_token_id,) and lens.dialect.name == "think"
@@ -276,3 +277,50 @@ def test_code_of_a_checkpoint_runs_only_when_asked_and_is_logged(tmp_path: Path,
     assert type(lens.model).__name__ == "OwnForCausalLM" and sys.modules[type(lens.model).__module__].__file__
     prompts = zoo_prompts("llama", 2)
     assert equal(everything(lens, prompts), everything(zoo_lens("llama"), prompts))
+
+
+def test_code_that_was_not_asked_for_does_not_choose_the_class_either(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(zoo_folder("qwen2_5_vl"), tmp_path / "own"))
+    config = json.loads((folder / "config.json").read_text())
+    auto = {"AutoConfig": "configuration_own.C", "AutoModelForCausalLM": "modeling_own.M"}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto}))
+    assert type(load(folder).model) is type(zoo_lens("qwen2_5_vl").model)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2_5_vl"])
+def test_a_known_family_may_bring_a_tokenizer_of_its_own(name: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(zoo_folder(name), tmp_path / "own"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tokenization_own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n\n\nclass OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    assert type(load(folder, trust_remote_code=True).tokenizer).__name__ == "OwnTokenizer"
+
+
+@pytest.mark.parametrize("argument", ["messages", "conversation", "add_generation_prompt", "tools", "tokenize", "return_dict", "bos_token"])
+def test_names_that_every_call_sets_are_no_template_arguments(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"such as enable_thinking, and '{argument}' is set by every call. Leave it out"):
+        load(zoo_folder("llama"), template={argument: False})
+
+
+DATED = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}",
+    "{% set today = strftime_now('%d %b %Y') %}",
+)
+
+
+def test_a_template_that_writes_the_date_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    plain, processor = zoo_lens("llama"), deepcopy(zoo_lens("llama").processor)
+
+    def said(template: str, **given: str) -> str:
+        processor.chat_template = template + plain.processor.chat_template
+        caplog.clear()
+        wrap(plain.model, processor, name="m", sha="-", template=given, dialect="none")
+        return caplog.text
+
+    assert not said("")
+    assert "writes today's date into every prompt" in said(DATED[0]) and 'Pass template={"date_string": "…"}' in caplog.text
+    assert not said(DATED[0], date_string="26 Jul 2024")
+    assert "No argument of the template holds it fast" in said(DATED[1])

@@ -1,8 +1,10 @@
 """Loading: damaged and foreign checkpoints are refused in words; encoding equals plain transformers row by row."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from thoughtlens.hooks import FAMILIES, Prompt, encode, load, wrap
+from thoughtlens.hooks.checkpoint import weight_files
+from thoughtlens.hooks.dialects import choose
 from thoughtlens.hooks.families import Block
+from thoughtlens.hooks.processors import tokenizer_of
 from tiny import tiny_folder, tiny_image, tiny_lens, tiny_model, tiny_processor, tiny_prompts
 from transformers import AutoModelForImageTextToText
+from zoo import zoo_model
+from zoo_processors import zoo_processor
 
 LENSES = ("words", "pieces")
 
@@ -26,7 +33,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_a_loaded_model_says_what_it_is() -> None:
     lens = tiny_lens("words")
-    assert (lens.name, lens.n_layers, lens.width, lens.n_heads, lens.context, lens.opened) == ("tiny-words-0", 3, 32, 4, 256, False)
+    assert (lens.name, lens.n_layers, lens.width, lens.context, lens.opened) == ("tiny-words-0", 3, 32, 256, False)
     assert lens.dtype == torch.float32 and not lens.model.training and lens.steering is None
     assert lens.inner is lens.model.model and lens.layers is lens.model.model.language_model.layers
     assert load(tiny_folder("words"), dtype=torch.bfloat16).dtype == torch.bfloat16
@@ -88,7 +95,11 @@ def drop_weight(folder: Path) -> None:
         ),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"no"), "is not a safetensors file"),
         (
-            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "part-1.safetensors"}}'),
+            lambda f: (
+                (f / "model.safetensors")
+                .rename(f / "model.safetensors.index.json")
+                .write_text('{"weight_map": {"a": "part-1.safetensors"}}')
+            ),
             "lacks the weights part-1.safetensors",
         ),
         (
@@ -214,3 +225,106 @@ def test_text_that_writes_a_placeholder_and_rows_too_long_are_refused() -> None:
         encode(lens, [Prompt("a", "open " * 301)])
     with pytest.raises(ValueError, match="no prompt to encode"):
         encode(lens, [])
+
+
+# names
+
+
+def test_a_model_is_called_by_the_folder_as_given_or_its_hub_id(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "my-model"
+    link.symlink_to(copy)
+    snapshot = Path(shutil.copytree(copy, tmp_path / "hub" / "models--some--one-7b" / "snapshots" / "0123abcd"))
+    asked: list[str] = []
+    monkeypatch.setattr("thoughtlens.hooks.model.choose", lambda kind, name, *rest: (asked.append(name), choose(kind, name, *rest))[1])
+    assert load(link).name == "my-model" and str(link) in asked[-1] and str(copy.resolve()) in asked[-1]
+    assert load(snapshot).name == load(str(snapshot) + "/").name == "some/one-7b"
+    monkeypatch.chdir(copy)
+    assert load(".").name == "model"
+
+
+# weights
+
+
+def test_beside_a_single_file_an_index_is_not_read_as_in_transformers(copy: Path, tmp_path: Path) -> None:
+    other = tiny_model(tiny_processor("words").tokenizer, seed=7)
+    other.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    for file in (tmp_path / "shards").glob("*.safetensors*"):
+        shutil.copy(file, copy)
+    assert [file.name for file in weight_files(copy)] == ["model.safetensors"] != [file.name for file in weight_files(tmp_path / "shards")]
+    lens = load(copy)
+    assert lens.fingerprint == tiny_lens("words").fingerprint
+    assert all(torch.equal(a, b) for a, b in zip(lens.model.parameters(), tiny_lens("words").model.parameters(), strict=True))
+
+
+def test_a_scalar_in_the_weights_is_hashed_and_weights_that_are_not_there_are_not() -> None:
+    def made(scale: float) -> Any:
+        model: Any = tiny_model(processor.tokenizer)
+        model.model.register_buffer("scale", torch.tensor(scale))
+        return model
+
+    processor = tiny_processor("words")
+    one, other = (wrap(made(scale), processor, name="m").fingerprint for scale in (1.0, 2.0))
+    assert one != other
+    model = tiny_model(processor.tokenizer)
+    model.model.register_buffer("scale", torch.empty(2, device="meta"))
+    with pytest.raises(ValueError, match="scale is not in memory .*Pass their fingerprint as sha="):
+        wrap(model, processor, name="m")
+    assert wrap(model, processor, name="m", sha="mine").fingerprint == "mine"
+
+
+# how a layer is called
+
+
+def test_a_layer_that_is_called_by_keywords_alone_is_named() -> None:
+    processor = tiny_processor("words")
+    model: Any = tiny_model(processor.tokenizer)
+    layer = model.model.language_model.layers[1]
+
+    class Called(type(layer)):  # type: ignore[misc]
+        def __call__(self, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, hidden_states=hidden_states, **kwargs)
+
+    layer.__class__ = Called
+    with pytest.raises(ValueError, match=r"resid_pre.1 is the first argument of its module, and .* by keywords alone"):
+        wrap(model, processor, name="m")
+
+
+# end tokens
+
+
+def ended_by(lens_of: str, named: str | None, caplog: pytest.LogCaptureFixture, **changes: str) -> tuple[list[str], str]:
+    """End tokens of a tiny model whose generation config names one of them, and what was logged."""
+    processor = deepcopy(zoo_processor(lens_of, "pieces"))
+    tokenizer = tokenizer_of(processor)
+    for field, value in changes.items():
+        setattr(tokenizer, field, value)
+    model = zoo_model(lens_of, processor)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = None if named is None else tokenizer.convert_tokens_to_ids(named)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        lens = wrap(model, processor, name="m", sha="-", dialect="none")
+    return [str(tokenizer.convert_ids_to_tokens(end)) for end in lens.markers.eos_ids], caplog.text
+
+
+def test_what_ends_a_turn_ends_an_output(caplog: pytest.LogCaptureFixture) -> None:
+    pad = "<|finetune_right_pad_id|>"
+    assert ended_by("qwen2_5_vl", "<|endoftext|>", caplog) == (["<|endoftext|>", "<|im_end|>"], "")  # its tokenizer knows better
+    ends, said = ended_by("qwen3", "<|endoftext|>", caplog, eos_token="<|endoftext|>")  # neither does, the template does
+    assert ends == ["<|endoftext|>", "<|im_end|>"] and "ends turns with '<|im_end|>'" in said
+    ends, said = ended_by("llama", pad, caplog, eos_token=pad)
+    assert ends == [pad, "<|eot_id|>"] and "ends turns with '<|eot_id|>'" in said
+    assert ended_by("mllama", "<|eot_id|>", caplog) == (["<|eot_id|>"], "")
+    assert ended_by("glm4v", None, caplog) == (["<|user|>"], "")  # <|assistant|> behind the user's words begins a turn
+    ends, said = ended_by("mistral3", "</s>", caplog)  # this template writes a reply as if it were the user's
+    assert ends == ["</s>"] and "'[/INST]' behind the user's words, and cannot say" in said
+
+
+def test_an_end_the_template_cannot_tell_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    processor = deepcopy(zoo_processor("qwen3", "pieces"))
+    refuses = "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('no replies') }}{% endif %}"
+    processor.chat_template, processor.eos_token = refuses + processor.chat_template, "<|endoftext|>"
+    model = zoo_model("qwen3", processor)
+    lens = wrap(model, processor, name="m", sha="-")
+    assert lens.markers.eos_ids == (processor.convert_tokens_to_ids("<|endoftext|>"),)
+    assert "writes '<|im_end|>' behind the user's words, and cannot say whether the model ends with it too" in caplog.text

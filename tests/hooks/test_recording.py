@@ -159,6 +159,21 @@ def test_sampling_goes_on_as_if_nothing_were_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(open_store(tmp_path / "s").rows()[0], forced.rows()[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("limit", [2, 3, 4])
+def test_sampling_goes_on_where_the_last_row_ends_one_token_early(limit: int, tmp_path: Path) -> None:
+    lens, prompts, early = tiny_lens(), tiny_prompts(2), 0
+    lens = dataclasses.replace(lens, markers=dataclasses.replace(lens.markers, eos_ids=tuple(range(8, 30))))
+    for seed in range(12):
+        made = []
+        for kept in ({}, {"where": Select("resid_post", "all"), "into": tmp_path / str(seed)}):
+            torch.manual_seed(seed)
+            made.append(generate(lens, prompts, max_new_tokens=limit, batch_size=1, temperature=1.0, progress=False, **kept))  # type: ignore[arg-type]
+            made[-1] = [*made[-1], torch.rand(1).item()]  # type: ignore[list-item]
+        assert made[0] == made[1]
+        early += any(t.ended and len(t.output_ids) == limit - 1 for t in made[0][:-1])
+    assert early > 1
+
+
 def test_half_precision_is_pooled_in_float32(tmp_path: Path) -> None:
     lens = load(tiny_folder("words"), dtype=torch.bfloat16)
     where = Select(["resid_post", "mlp_out"], ["answer", "last_prompt"])
@@ -205,8 +220,17 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     asked()
     with pytest.raises(ValueError, match="holds what a generation wrote before.*choose another folder"):
         asked()
-    with pytest.raises(ValueError, match=r'no hidden state was captured: span "step\[9\]" is empty in 2 of 2 outputs .*Generate longer'):
-        asked(where=Select("resid_post", "step[9]"), into=tmp_path / "none")
+
+
+def test_where_no_output_has_the_span_the_transcripts_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lens, prompts = tiny_lens(), tiny_prompts(2)
+    for tokens in (2, 3):  # and the folder is free for the next
+        where = Select("resid_post", "step[9]")
+        written = generate(lens, prompts, max_new_tokens=tokens, where=where, into=tmp_path / "s", progress=False)
+        assert written == generate(lens, prompts, max_new_tokens=tokens, progress=False)
+        assert 'no hidden state was captured: span "step[9]" is empty in 2 of 2 outputs' in caplog.text
+        assert "Generate longer" in caplog.text and not list((tmp_path / "s").iterdir())
+    assert len(capture(lens, written, Select("resid_post", "last_prompt"), into=tmp_path / "s", progress=False)) == 2
 
 
 def test_a_span_no_output_has_is_warned_of_and_the_rest_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -106,6 +106,52 @@ def test_a_skipped_line_keeps_the_id_it_gave(tmp_path: Path) -> None:
     assert [(one.prompt_id, one.line) for one in skipped] == [("a", 1), (None, 2), (None, 3)]
 
 
+HALF = "\ud800"
+HALVED = {
+    **{name: HALF for name in ("id", "text", "system", "goal", "category", "attack", "group", "benchmark", "split", HALF)},
+    "images": [f"{HALF}.png"],
+    "meta": {"a": [{"b": HALF}]},
+}
+
+
+@pytest.mark.parametrize("field", HALVED, ids=ascii)
+def test_half_a_character_anywhere_in_a_row_is_named_or_noted(field: str, tmp_path: Path) -> None:
+    row = {"id": "a", "text": "hello", field: HALVED[field]}
+    file = tmp_path / "p.jsonl"
+    file.write_text(f"{GOOD}\n{json.dumps(row)}\n")
+    with pytest.raises(ValueError, match=r"p\.jsonl:2: .* holds half a surrogate pair, no character. Decode the text again") as raised:
+        read_prompts(file)
+    assert str(raised.value).isascii() and field.encode("unicode_escape").decode() in str(raised.value)
+    skipped: list[Skipped] = []
+    assert [p.id for p in read_prompts(file, skipped=skipped)] == ["good"]
+    write_skipped(tmp_path / "skipped.jsonl", skipped)
+    assert read_skipped(tmp_path / "skipped.jsonl") == skipped == [Skipped(None if field == "id" else "a", 2, str(raised.value))]
+    if field != HALF:
+        with pytest.raises(ValueError, match=rf"prompt .*: its {field} holds half a surrogate pair"):
+            Prompt(**row)  # type: ignore[arg-type]
+
+
+def test_half_a_character_in_a_transcript_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"prompt_id": "a", "model": "m", "thought": f"so {HALF}"}))
+    with pytest.raises(ValueError, match=r"t\.jsonl:1: thought holds half a surrogate pair"):
+        read_transcripts(tmp_path / "t.jsonl", [Prompt("a", "x")])
+
+
+@pytest.mark.parametrize("depth", [200, 400, 800, 2000, 100_000])
+def test_what_is_nested_too_deeply_is_named_and_the_rest_can_be_written_again(depth: int, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(f'{GOOD}\n{{"id": "a", "text": "b", "meta": {{"x": {"[" * depth}{"]" * depth}}}}}\n')
+    skipped: list[Skipped] = []
+    write_prompts(tmp_path / "again.jsonl", read_prompts(file, skipped=skipped))
+    if depth >= 2000:
+        with pytest.raises(ValueError, match=r"p\.jsonl:2: nested too deeply"):
+            read_prompts(file)
+        assert [(one.line, "nested too deeply" in one.error) for one in skipped] == [(2, True)]
+        (tmp_path / "t.jsonl").write_text(f'{{"prompt_id": {"[" * depth}{"]" * depth}}}\n')
+        with pytest.raises(ValueError, match=r"t\.jsonl:1 is about prompt None"):
+            cut_transcripts(tmp_path / "t.jsonl", [["a"]])
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F", "HSV"])
 def test_a_picture_of_any_mode_can_be_written(mode: str, tmp_path: Path) -> None:
     picture = Image.new("L", (4, 4), 200) if mode in ("I;16", "F") else tiny_image(1, (4, 4))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thoughtlens.hooks import NAMES, POOLS, Select, Site, parse_span
+from thoughtlens.hooks.select import listed
 from thoughtlens.hooks.spans import ANCHORS, STRETCHES
 
 
@@ -83,3 +84,7 @@ def test_the_text_of_a_selection() -> None:
 def test_what_is_wrong_in_the_text_of_a_selection_is_said(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("|", r"\|")):
         Select.parse(text)
+
+
+def test_blanks_around_commas_are_no_part_of_a_name() -> None:
+    assert listed(" last_prompt ,thought@0.5, answer") == ["last_prompt", "thought@0.5", "answer"] and listed("  ") == listed("") == []

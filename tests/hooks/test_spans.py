@@ -1,6 +1,7 @@
 """Token kinds from ids, and spans resolved to positions: by hand, on both padding sides, and under random outputs."""
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,9 @@ from tiny import tiny_image, tiny_lens, tiny_output, tiny_prompts, tiny_transcri
 LENSES = ("words", "pieces")
 OPEN, CLOSE, END, DOT = 1, 2, 0, 3
 ENDS = torch.zeros(20, dtype=torch.bool).index_fill(0, torch.tensor([DOT]), True)
-MARKERS = Markers(DIALECTS["think"], ((OPEN,),), ((CLOSE,),), ENDS, (END,))
+MARKERS = Markers(DIALECTS["think"], ((OPEN,),), ((CLOSE,),), ENDS, torch.zeros(20, dtype=torch.bool), (END,))
+LINE = 6
+LINES = replace(MARKERS, step_end=ENDS.index_fill(0, torch.tensor([LINE]), True), blank=(torch.arange(20) == LINE))
 IDS = [9, 8, 8, 7, 7, 9] + [OPEN, 10, DOT, 11, 12, DOT, 13, CLOSE, 14, 15, END]
 CODES = [0, 1, 1, 2, 2, 0] + [3, 4, 4, 4, 4, 4, 4, 3, 5, 5, 0]
 
@@ -78,6 +81,25 @@ def test_every_span_by_hand(span: str, expected: list[int], pads: tuple[int, int
     found = resolve(span, kinds, ids, MARKERS, prompt_end=6 + left if told else None)
     assert (found - left).tolist() == expected
     assert resolve(span, kinds, torch.tensor(ids), MARKERS, prompt_end=6 + left).tolist() == found.tolist()
+
+
+@pytest.mark.parametrize(
+    ("thought", "steps"),
+    [
+        ([10, DOT, LINE, 11, DOT], [[10, DOT], [LINE, 11, DOT]]),
+        ([10, LINE, LINE, 11, LINE], [[10, LINE], [LINE, 11, LINE]]),
+        ([10, DOT, LINE, LINE], [[10, DOT]]),
+        ([DOT, DOT, LINE, DOT], [[DOT], [DOT], [LINE, DOT]]),
+        ([LINE, LINE], []),
+        ([99, DOT, LINE, 99, LINE], [[99, DOT], [LINE, 99, LINE]]),  # the model's vocabulary is longer than the tokenizer's
+    ],
+)
+def test_a_step_has_a_word(thought: list[int], steps: list[list[int]]) -> None:
+    ids = [9, OPEN, *thought, CLOSE]
+    kinds = torch.tensor([Kind.TEMPLATE, Kind.MARKER, *[Kind.THOUGHT] * len(thought), Kind.MARKER])
+    found = [[ids[at] for at in resolve(f"step[{i}]", kinds, ids, LINES)] for i in range(len(steps) + 1)]
+    assert found == [*steps, []]
+    assert [[ids[at] for at in resolve(f"step_end[{i}]", kinds, ids, LINES)] for i in range(len(steps))] == [step[-1:] for step in steps]
 
 
 def test_an_unclosed_thought_has_no_end_and_no_answer() -> None:
@@ -231,7 +253,7 @@ def test_a_foreign_template_is_refused() -> None:
         token_kinds([20, 21, 22, 23], 4, lens.frame, lens.markers)
 
 
-ROLES = replace(MARKERS, inners=((18,),), answers=((19, 16),), trailings=((17,),))
+ROLES = replace(LINES, inners=((18,),), answers=((19, 16),), trailings=((17,),))
 
 
 @st.composite
@@ -243,7 +265,7 @@ def chats(draw: st.DrawFn) -> tuple[list[int], list[int], int]:
             codes += [int(kind)] * draw(st.integers(0, 3))
     codes.append(int(Kind.TEMPLATE))
     ids = draw(st.lists(st.integers(4, 15), min_size=len(codes), max_size=len(codes)))
-    output = draw(st.lists(st.sampled_from([OPEN, CLOSE, END, DOT, DOT, 7, 8, 9, 16, 17, 18, 19]), max_size=14))
+    output = draw(st.lists(st.sampled_from([OPEN, CLOSE, END, DOT, DOT, LINE, LINE, 7, 8, 9, 16, 17, 18, 19]), max_size=14))
     parts = split(output, ROLES, draw(st.booleans()))
     return ids + output, codes + output_kinds(parts, len(output)), len(codes)
 
@@ -276,12 +298,14 @@ def test_spans_of_any_conversation_fit_together(chat: tuple[list[int], list[int]
         fractions = [of(f"{name}@{f}") for f in (0, 0.2, 0.5, 1)]
         assert fractions == sorted(fractions) and all(len(f) == bool(whole) and set(f) <= set(whole) for f in fractions)
         assert fractions[0] == whole[:1] and fractions[-1] == whole[-1:]
-    count = sum(ids[left + position] == DOT for position in thought)
+    letters = "".join({DOT: ".", LINE: "n"}.get(ids[left + position], "w") for position in thought)
+    written = re.findall(r"n*(?:w+[.n]|\.)", letters)  # blanks, then words up to a full stop or a newline, or a full stop alone
+    count = len(written)
     steps = [of(f"step[{i}]") for i in range(count)]
+    assert [len(step) for step in steps] == [len(step) for step in written]
     assert sum(steps, []) == thought[: sum(map(len, steps))] and of(f"step[{count}]") == of(f"step_end[{-count - 1}]") == []
     for i, step in enumerate(steps):
         assert step and of(f"step_end[{i}]") == step[-1:] == of(f"step_end[{i - count}]") and of(f"step[{i - count}]") == step
-        assert [ids[left + position] == DOT for position in step] == [False] * (len(step) - 1) + [True]
 
 
 @settings(max_examples=60)

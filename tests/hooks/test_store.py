@@ -29,7 +29,7 @@ WHERE = Select(["resid_post", "mlp_out.1"], ["last_prompt", "thought", "thought_
 def run(into: Path, n: int = 8, **changes: Any) -> Store:
     lens = tiny_lens("words")
     transcripts = tiny_transcripts(lens, tiny_prompts(n), statuses=("closed", "unclosed"))
-    settings = {"batch_size": 2, "shard_bytes": 2000, "progress": False, **changes}
+    settings = {"batch_size": 2, "shard_bytes": 3072, "progress": False, **changes}
     return captures.capture(lens, transcripts, settings.pop("where", WHERE), into=into, **settings)
 
 
@@ -240,7 +240,7 @@ def test_a_capture_of_another_model_is_refused(tmp_path: Path) -> None:
     other = tiny_lens("words", 1)
     transcripts = tiny_transcripts(other, tiny_prompts(8), statuses=("closed", "unclosed"))
     with pytest.raises(ValueError, match="holds a different capture.*fingerprint"):
-        captures.capture(other, transcripts, WHERE, into=tmp_path / "s", batch_size=2, shard_bytes=2000, progress=False)
+        captures.capture(other, transcripts, WHERE, into=tmp_path / "s", batch_size=2, shard_bytes=3072, progress=False)
 
 
 def test_a_folder_that_cannot_be_written_or_holds_other_things_is_refused(tmp_path: Path) -> None:

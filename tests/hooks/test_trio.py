@@ -54,7 +54,7 @@ def test_a_batch_is_encoded_once(models: dict[str, LensModel], tmp_path: Path, m
 
 def test_it_goes_on_where_it_was_stopped_for_each_model(models: dict[str, LensModel], tmp_path: Path) -> None:
     transcripts = tiny_transcripts(models["base"], tiny_prompts(6))
-    asked: dict[str, Any] = {"batch_size": 2, "shard_bytes": 1, "progress": False}
+    asked: dict[str, Any] = {"batch_size": 2, "shard_bytes": 6 * 4 * 4 * 32, "progress": False}
     whole = capture_trio(models, transcripts, WHERE, into=tmp_path / "whole", **asked)
     forwards = list[str]()
 

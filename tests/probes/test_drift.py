@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ def test_the_seed_repeats_and_where_chooses_rows(build: Build) -> None:
     assert drift(trio, draws=30).equals(drift(trio, draws=30)) and not drift(trio, draws=30).equals(drift(trio, draws=30, seed=1))
     some = drift(trio, where={"split": "test", "span": "thought"}, draws=5)
     assert set(some["span"]) == {"thought"} and set(some["n"]) == {12} and set(some["groups"]) == {4}
+
+
+def test_rows_are_read_and_groups_drawn_once_for_all_sites(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    trio, module, told = stores(build), sys.modules["thoughtlens.probes.drift"], list[str]()
+    for name in ("aligned", "_draws"):
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, plain=plain, name=name, **asked: (told.append(name), plain(*args, **asked))[1])
+    table = drift(trio, draws=5)
+    assert told == ["aligned", "_draws"] * 2 and table["site"].nunique() == 2 and table["span"].nunique() == 2
 
 
 def test_what_has_no_drift_is_refused(build: Build, write: Build, tmp_path: Path) -> None:
