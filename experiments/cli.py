@@ -83,12 +83,9 @@ def capture(
         allow_empty: Leave out a span that no transcript has.
         quiet: No progress bars.
     """
-    import rich
-
     from ..hooks.select import Select, listed
     from .capturing import Asked, capturing
 
-    rich.reconfigure(stderr=True)  # bars go there; what came out stands alone on standard output
     asked = Asked(
         Select(listed(sites), listed(spans), pool),
         prompts=prompts,

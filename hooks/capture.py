@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -99,7 +100,7 @@ def meta(lens: LensModel, where: Select, sites: Sequence[Site], width: int, job:
 
 def fill(lenses: Mapping[str, LensModel], writers: Mapping[str, Writer], plan: Plan, *, batch_size: int, progress: bool) -> None:
     """Read every shard of a plan that a writer does not have yet. Each batch is encoded once, by the first model, and run through all."""
-    with Progress(disable=not progress) as bar, ExitStack() as stack:
+    with Progress(console=Console(stderr=True), disable=not progress) as bar, ExitStack() as stack:
         task = bar.add_task(f"capture {', '.join(lenses)}", total=sum(len(batches) for batches in plan.shards))
         readers = {name: stack.enter_context(reader(lens, plan.sites)) for name, lens in lenses.items()}
         rooms = {name: _rooms(plan) for name in lenses}

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -111,7 +112,7 @@ def fit_probes(
     rows: list[dict[str, Any]] = []
     probes: dict[tuple[str, str, str], Probe] = {}
     wheres = {"train": train, "dev": valid, "test": test}
-    for span in track(known if spans is None else spans, "fit probes", disable=not progress):
+    for span in track(known if spans is None else spans, "fit probes", console=Console(stderr=True), disable=not progress):
         sides = {side: matrix(store, span=span, label=label, where=where, group=group) for side, where in wheres.items()}
         check_whole({side: data.groups for side, data in sides.items()})
         words = _text_auroc(sides, span, (texts or {}).get(span))
