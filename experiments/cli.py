@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 StageName = Literal["language", "base", "reasoning", "safe"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 PoolName = Literal["mean", "max", "first", "last", "every"]
+LabelName = Literal["harmful", "refused", "complied", "thought_unsafe", "answer_unsafe"]
+AmongName = Literal["all", "harmful", "benign"]
 
 
 def demo(out: Path = Path("runs/demo"), *, device: str = "auto", checkpoints: Path | None = None, sweep: bool = False) -> None:
@@ -110,6 +112,74 @@ def capture(
     print(capturing(out, asked, loaded, progress=not quiet))
 
 
+def probe(
+    run: Annotated[Path, tyro.conf.Positional],
+    *,
+    label: LabelName = "harmful",
+    among: AmongName = "all",
+    models: str | None = None,
+    spans: str | None = None,
+    kinds: str = "logistic,mean_difference,whitened,lda,ridge",
+    split: Literal["given", "folds"] | None = None,
+    judge: str | None = None,
+    threshold: float = 4.0,
+    checkpoints: Path | None = None,
+    shuffles: int = 20,
+    resampled: int = 1000,
+    followed: int = 120,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Where, when and how surely a label is linearly readable in a run's hidden states, and whether it is more than the words on the page.
+
+    Tables go to the run's tables/, the best probe of every moment to its probes/; finished questions are not asked again.
+
+    Example: thoughtlens probe runs/demo
+
+    Example: thoughtlens probe runs/demo --label refused --among harmful --models reasoning --spans last_prompt,step_end[4]
+
+    Args:
+        run: Run folder with activations/, transcripts/ and, for labels other than harmful, verdicts/; demo and capture write one.
+        label: What a positive is. All but harmful are what a judge said of the model that wrote the transcripts.
+        among: Only harmful or only benign prompts, such as for: which harmful prompts were refused?
+        models: Which stores, with commas (default: all).
+        spans: Which moments, with commas (default: all that the stores hold).
+        kinds: Kinds of probe, with commas; the first is taken where one kind stands for all.
+        split: given takes each prompt's own train, dev or test, folds cuts the goals into parts (default: given where prompts have it).
+        judge: Whose verdicts, where there are several judges'.
+        threshold: Rating from which on a thought or an answer counts as unsafe.
+        checkpoints: Folder with a checkpoint per model, for what reads them again (default: the shipped trio, where it was captured).
+        shuffles: Shuffled labellings, and random directions, that every probe is compared with.
+        resampled: Bootstrap resamples of an interval.
+        followed: Harmful prompts of each split, and as many benign ones, that are read at every token.
+        seed: Everything random follows from it.
+        device: auto, cpu, cuda, cuda:1, ...
+        quiet: No progress bars.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # thousands of small solves: threads that spin for the next take the other's core
+    from ..hooks.select import listed
+    from .asked import Asked
+    from .probing import probe as answer
+
+    asked = Asked(
+        models=() if models is None else tuple(listed(models)),
+        label=label,
+        among=among,
+        split=split,
+        spans=() if spans is None else tuple(listed(spans)),
+        kinds=tuple(listed(kinds)),
+        judge=judge,
+        threshold=threshold,
+        shuffles=shuffles,
+        directions=shuffles,
+        resampled=resampled,
+        followed=followed,
+        seed=seed,
+    )
+    answer(run, asked, checkpoints=checkpoints, device=_device(device), progress=not quiet)
+
+
 def verify(store: Annotated[Path, tyro.conf.Positional]) -> None:
     """Compare every file of an activation store with what was written; exit code 1 and a line for each problem.
 
@@ -146,6 +216,20 @@ def bench_capture(*, device: str = "auto", out: Path | None = None, into: Path =
     from .speed import bench_capture as bench
 
     bench(_device(device), out=out, into=into)
+
+
+def bench_probe(*, device: str = "auto", out: Path | None = None) -> None:
+    """Time batched fits of probes beside a loop over scikit-learn, one thread each, results compared before anything is timed.
+
+    Example: thoughtlens bench probe --device cpu --out docs/speed.md
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ...
+        out: Write the tables there as well, as Markdown.
+    """
+    from .probe_speed import bench_probe as bench
+
+    bench(_device(device), out=out)
 
 
 def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
@@ -221,11 +305,24 @@ def _device(name: str) -> str | None:
     return name
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "capture": capture, "report": report, "doctor": doctor}
+class Once(logging.Filter):
+    """Lets a message through the first time: what holds for every probe of a sweep is told once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = (text := record.getMessage()) not in self.told
+        self.told.add(text)
+        return new
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "capture": capture, "probe": probe, "report": report, "doctor": doctor}
 NESTED: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "organism": ("The small trio: train it from nothing, measure it.", {"build": build, "card": card}),
     "store": ("Activation stores: check one, look into one.", {"verify": verify, "show": show}),
-    "bench": ("How fast it is here.", {"capture": bench_capture}),
+    "bench": ("How fast it is here.", {"capture": bench_capture, "probe": bench_probe}),
 }
 
 
@@ -243,6 +340,8 @@ def group(name: str, about: str, commands: Mapping[str, Callable[..., None]]) ->
 def main() -> None:
     """Entry point. Errors a user can mend are one sentence on standard error; Ctrl-C keeps what is finished."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Once())
     first, rest = sys.argv[1:2], sys.argv[2:]
     if first and first[0] in NESTED and rest:
         (about, commands), prog, args = NESTED[first[0]], f"thoughtlens {first[0]}", rest

@@ -76,7 +76,7 @@ def audit_lines(table: pd.DataFrame) -> Iterator[str]:
 
 
 def detection_lines(table: pd.DataFrame) -> Iterator[str]:
-    mine = table[(table.model == "reasoning") & (table.probe == "logistic")]
+    mine = table[(table.model == "reasoning") & (table.probe == "logistic") & (table.subset == "all")]
     before = mine[(mine.split == "dev") & (mine.span == "last_prompt")].sort_values(["auroc", "layer"], ascending=[False, True])
     for words, dev in (("before the thought", before), ("in the thought, words at chance", wordless(table, "reasoning"))):
         test = mine[(mine.split == "test") & (mine.site == dev.iloc[0].site) & (mine.span == dev.iloc[0].span)].iloc[0]

@@ -46,6 +46,14 @@ class Run:
         write_text(self.path("provenance.json"), json.dumps(provenance(), indent=2) + "\n")
         write_text(self.path(LEDGER), json.dumps({**self._ledger(), stage: digest(inputs)}, indent=2) + "\n")
 
+    def forget(self, stage: str) -> bool:
+        """Let a stage run again; whether it had been finished."""
+        kept = self._ledger()
+        known = kept.pop(stage, None) is not None
+        if known:
+            write_text(self.path(LEDGER), json.dumps(kept, indent=2) + "\n")
+        return known
+
     def write_table(self, name: str, frame: pd.DataFrame) -> Path:
         path = self.path("tables", f"{name}.parquet")
         with atomic(path) as part:

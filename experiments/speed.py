@@ -34,9 +34,10 @@ import torch
 
 from ..hooks.shards import writing
 from .progress import track
-from .speed_tables import Measured, markdown, show
+from .speed_tables import Measured, capture_tables, markdown, show, write_part
 from .workload import ENGINES, LONG, SHAPES, Condition, Shape, forwards, jobs, subject, transcripts_for
 
+COMMAND = "thoughtlens bench capture"
 STORE_BYTES, STORE_ROUNDS = 256 * 2**20, 7
 GOALS = {  # (kind of device, condition) -> no more than this many times the plain one
     ("cpu", "span means"): 1.05,
@@ -50,7 +51,7 @@ STORE_GOAL = 0.75  # of the plain write's bytes a second
 def bench_capture(
     device: str | None = None, *, out: Path | None = None, into: Path = Path("runs/bench"), progress: bool = True
 ) -> Measured:
-    """Measure, print the tables and, where `out` says so, write them as markdown.
+    """Measure, print the tables and, where `out` says so, write them into its part of that page.
 
     device    default: cuda if there is one, else cpu
     into      a folder on the disk that stores will be on; emptied of what was written there
@@ -58,7 +59,7 @@ def bench_capture(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type not in SHAPES:
         raise ValueError(f"no shapes are chosen for the device {str(place)!r}; there are some for {', '.join(SHAPES)}.")
-    machine, shapes = _machine(place), SHAPES[place.type]
+    machine, shapes = machine_line(place), SHAPES[place.type]
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into) as scratch, one_thread(), track(progress) as task:
         with task("speed", sum(shape.rounds + shape.rounds // 3 for shape in shapes)) as advance:
@@ -68,10 +69,10 @@ def bench_capture(
         with task("store", STORE_ROUNDS) as advance:
             store = store_against_raw(Path(scratch), advance, size=STORE_BYTES, rounds=STORE_ROUNDS)
     measured = Measured(machine, speed, memory, store)
-    show(measured)
+    tables = capture_tables(measured)
+    show(machine, tables)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(markdown(measured, str(__doc__)), encoding="utf-8")
+        write_part(out, COMMAND, markdown(COMMAND, machine, str(__doc__), tables))
     return measured
 
 
@@ -131,14 +132,15 @@ def in_turns(
     try:
         for _ in range(rounds):
             for name in chance.sample(list(conditions), len(conditions)):
-                took[name].append(_seconds(conditions[name], device))
+                took[name].append(seconds(conditions[name], device))
             each_round()
     finally:
         gc.unfreeze()
     return took
 
 
-def _seconds(run: Condition, device: torch.device) -> float:
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """How long it takes, the device's work included, without the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -274,7 +276,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _machine(device: torch.device) -> str:
+def machine_line(device: torch.device) -> str:
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     cores, load = os.cpu_count(), os.getloadavg()[0]
     return f"{chip}, one thread of {cores}, load {load:.1f}, torch {torch.__version__}, Python {platform.python_version()}"

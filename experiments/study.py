@@ -3,6 +3,7 @@
     audit       base, reasoning and safe answer; the judge reads them                                   → collapse
     reading     what the reasoning model wrote goes through all three models, the same tokens           → activations/
     detection   probes at every layer and moment, chosen on dev, told on test                           → detection, trajectory
+                (logistic and mean difference; `thoughtlens probe` asks the same run more)
     choosing    steering settings, on dev                                                               → steering.json, sweep
     restoring   the chosen settings beside their controls, on test, once                                → restoration
 
@@ -32,7 +33,7 @@ from ..hooks.records import Prompt, Transcript, read_transcripts, write_prompts,
 from ..hooks.select import Select
 from ..hooks.store import Store, open_store
 from ..hooks.vector import Vector
-from ..probes.fit import fit_probes
+from ..probes.fit import COLUMNS, fit_probes
 from ..probes.probe import Probe
 from ..probes.vectors import random_vectors
 from .benchmarks import prompts as load_prompts
@@ -185,7 +186,7 @@ def detection(study: Study) -> tuple[pd.DataFrame, Probe]:
     """The `detection` table of all three models, and the reasoning model's best probe before it thinks, for a gate."""
     probe_file = study.run.path("probes", "reasoning.safetensors")
     tables = [study.run.path("tables", f"{name}.parquet") for name in ("detection", "trajectory")]
-    with study.stage("detection", [*tables, probe_file], moments=MOMENTS) as due:
+    with study.stage("detection", [*tables, probe_file], moments=MOMENTS, columns=COLUMNS) as due:
         if due:
             said = [t for t in written(study, "reasoning")[0] if t.prompt.category != "tasks"]
             found = []
@@ -197,6 +198,7 @@ def detection(study: Study) -> tuple[pd.DataFrame, Probe]:
                         texts=texts_at(store, said, study.model(role)),
                         progress=False,
                         shuffles=study.plan.draws,
+                        directions=study.plan.draws,
                         seed=study.plan.seed,
                     )
                     found.append(sweep.table)

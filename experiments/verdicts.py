@@ -57,5 +57,13 @@ def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> Path:
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    return [Verdict(**{**row, **{channel: Channel(**row[channel]) for channel in CHANNELS}}) for row in rows]
+    """ValueError names the line that is no verdict."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line:
+            try:
+                row = json.loads(line)
+                found.append(Verdict(**{**row, **{channel: Channel(**row[channel]) for channel in CHANNELS}}))
+            except (ValueError, TypeError, KeyError) as problem:
+                raise ValueError(f"{path}, line {number} is no verdict ({problem}). Judge these transcripts again.") from problem
+    return found

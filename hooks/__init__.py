@@ -18,6 +18,7 @@ from .sites import NAMES, Site, expand, parse_site
 from .spans import SPANS, Span, is_span, parse_span, resolve, streamable
 from .steer import Steering, steer
 from .store import Store, open_store, verify_store
+from .streaming import Readings, stream
 from .trio import aligned, capture_trio
 from .vector import Vector
 
@@ -45,6 +46,7 @@ __all__ = [
     "ProbeGate",
     "Prompt",
     "PromptError",
+    "Readings",
     "Role",
     "Select",
     "Site",
@@ -80,6 +82,7 @@ __all__ = [
     "save_artifact",
     "split",
     "steer",
+    "stream",
     "streamable",
     "token_kinds",
     "verify_store",

@@ -112,7 +112,9 @@ def fill(lenses: Mapping[str, LensModel], writers: Mapping[str, Writer], plan: P
             stop = 0
             for some in batches if unread else ():
                 begin, stop = stop, stop + sum(one.vectors(plan.where.pool) for one in some)
-                started, batch_size = _read(list(unread.values()), plan, some, [all_[begin:stop] for all_ in vectors.values()], batch_size)
+                started, batch_size = read_spans(
+                    list(unread.values()), plan, some, [all_[begin:stop] for all_ in vectors.values()], batch_size
+                )
                 for landing in coming:  # those of the batch before: a device has been computing this one meanwhile
                     landing.wait()
                 coming = started
@@ -131,7 +133,7 @@ def _rooms(plan: Plan) -> Iterator[Float[Tensor, "v site D"]]:
     return cycle([torch.empty(most, len(plan.sites), plan.width) for _ in plan.shards[:2]])
 
 
-def _read(
+def read_spans(
     readers: Sequence[Reader], plan: Plan, some: Sequence[Wanted], outs: Sequence[Float[Tensor, "v site D"]], size: int
 ) -> tuple[list[Landing], int]:
     """Start the forwards that read some spans, at most `size` transcripts to each; and the size that fitted into memory."""

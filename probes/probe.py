@@ -1,9 +1,12 @@
 """A probe: one direction with a bias, the place it reads, and what its scores were on data it was not fitted on.
 
-    readout(h) = w · h + b          in the model's own space, so h is taken as the model has it
+    readout(h) = w · h + b                                 in the model's own space, so h is taken as the model has it
+    probability(h) = σ(slope · readout(h) + offset)        calibrated on dev (calibration.py), slope at least 0 (rows.py)
 
 A threshold for a false positive rate is a quantile of the *dev* negatives; the rate reached on the *test* negatives is kept beside it,
 since the two differ: with n dev negatives a rate below 1/n cannot be told apart from 0.
+
+A sequence probe reads every token of its span and makes one score of them: their mean, their max, or the last. Its `scores` are those.
 
 Shapes: weight [d], h [..., d] → readout [...].
 """
@@ -26,21 +29,27 @@ from ..hooks.spans import ANCHORS, parse_span, streamable
 
 logger = logging.getLogger(__name__)
 
-FACTS = ("bias", "site", "span", "pool", "kind", "label", "model")
+FACTS = ("bias", "site", "span", "pool", "kind", "label", "model", "setting", "over", "calibration", "metrics")
 SCORES = ("dev_negative", "dev_positive", "test_negative", "test_positive")
+OVERS = ("", "mean", "max", "last")
+Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
     """A calibrated direction.
 
-    weight   [d], bias: the readout, float32
-    site     where it reads, such as "resid_post.4"; span and pool: which tokens, and how they were reduced
-    kind     "logistic" or "mean_difference"
-    label    what a positive is, such as "harmful"
-    model    the checkpoint whose hidden states it was fitted on
-    scores   readouts of held-out rows: dev_negative, dev_positive, test_negative, test_positive, each [n], ascending
-    header   provenance, JSON-able
+    weight       [d], bias: the readout, float32
+    site         where it reads, such as "resid_post.4"; span and pool: which tokens, and how they were reduced
+    kind         a name in KINDS, or "sequence"
+    label        what a positive is, such as "harmful"
+    model        the checkpoint whose hidden states it was fitted on
+    scores       readouts of held-out rows: dev_negative, dev_positive, test_negative, test_positive, each [n], ascending
+    header       provenance, JSON-able: the sides and their prompts, and how it was chosen
+    setting      C, shrinkage or alpha; None where the kind has none
+    over         how the readouts of a sequence become one score: mean, max or last; "" for a probe of one vector per prompt
+    calibration  slope and offset
+    metrics      what it reaches on test: name -> value, low, high (95%), and sizes -> positives, negatives, groups
     """
 
     weight: Float[Tensor, " d"]
@@ -53,10 +62,21 @@ class Probe:
     model: str
     scores: Mapping[str, Float[Tensor, " n"]]
     header: Mapping[str, Any] = field(default_factory=dict)
+    setting: float | None = None
+    over: str = ""
+    calibration: tuple[float, float] | None = None
+    metrics: Metrics = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if missing := [name for name in SCORES if name not in self.scores]:
             raise ValueError(f"a probe needs the scores {', '.join(SCORES)}; {missing[0]!r} is missing")
+        if self.over not in OVERS:
+            raise ValueError(f"token readouts cannot be put together by {self.over!r}; known are {', '.join(filter(None, OVERS))}")
+
+    @property
+    def direction(self) -> Float[Tensor, " d"]:
+        """The unit vector along which it reads, in the residual stream."""
+        return self.weight / self.weight.norm()
 
     def readout(self, h: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
         """weight · h + bias, in float32 or wider. Higher means more like the label."""
@@ -66,6 +86,13 @@ class Probe:
         wide = h.to(torch.promote_types(h.dtype, self.weight.dtype))
         return wide @ self.weight.to(wide) + self.bias
 
+    def probability(self, h: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+        """The calibrated probability of the label: of the prompt for one vector per prompt, of a token by itself for a sequence probe."""
+        if self.calibration is None:
+            raise ValueError("this probe was saved without a calibration, so its readout is no probability. Fit it again with fit_probes()")
+        slope, offset = self.calibration
+        return torch.sigmoid(slope * self.readout(h) + offset)
+
     def threshold(self, fpr: float = 0.01) -> float:
         """The lowest threshold that at most a share `fpr` of the dev negatives reads above."""
         negatives = self.scores["dev_negative"]
@@ -73,7 +100,7 @@ class Probe:
             raise ValueError(f"a false positive rate lies in [0, 1), not {fpr}")
         if 0 < fpr * len(negatives) < 1:
             logger.warning("a false positive rate of %g cannot be set on %d dev negatives; taking their largest score", fpr, len(negatives))
-        return float(negatives[len(negatives) - 1 - int(fpr * len(negatives) + 1e-9)])
+        return cut(negatives, fpr)
 
     def achieved(self, fpr: float = 0.01) -> dict[str, float]:
         """What the threshold for `fpr` does: its value, and on dev and test the false and true positive rates with their n."""
@@ -88,17 +115,23 @@ class Probe:
     def gate(self, fpr: float = 0.01, *, span: str | None = None, latched: bool = True) -> ProbeGate:
         """A gate that opens where the readout passes the threshold for `fpr`.
 
-        It reads at the probe's own span. A gate reads tokens one by one as they arrive, so a probe of a whole span pooled into one vector
-        has no threshold for it: ValueError, unless `span` says where to read all the same.
+        It reads at the probe's own span. A gate reads tokens one by one as they arrive, so its threshold holds for a probe of a single
+        token, and for a sequence probe over "max": some token passes where the largest does. A probe of a span pooled into one vector,
+        or of the mean over tokens, has no threshold for one token: ValueError, unless `span` says where to read all the same.
         """
-        place = parse_span(self.span)
-        single = place.base in (*ANCHORS, "step_end") or place.fraction is not None or self.pool == "every"
-        if span is None and not (single and streamable(self.span)):
+        if span is None and not (self._reads_single_tokens() and streamable(self.span)):
+            reads = f"{self.over or self.pool} over {self.span!r}"
             raise ValueError(
-                f"this probe reads the {self.pool} over {self.span!r}, a gate reads single tokens as they arrive, and the threshold was "
-                "not set on those. Take a probe at an anchor, such as sweep.pick(span='last_prompt'), or pass span= to read there anyway"
+                f"this probe reads the {reads}, a gate reads single tokens as they arrive, and the threshold was not set on those. "
+                "Take a probe at an anchor, such as sweep.pick(span='last_prompt'), or a sequence probe over 'max', "
+                "or pass span= to read there anyway"
             )
         return ProbeGate(self.weight, self.bias, self.site, self.threshold(fpr), latched=latched, span=span or self.span)
+
+    def _reads_single_tokens(self) -> bool:
+        place = parse_span(self.span)
+        anchored = place.base in (*ANCHORS, "step_end") or place.fraction is not None
+        return anchored or self.over == "max" or (self.over == "" and self.pool == "every")
 
     def save(self, path: str | Path) -> None:
         """One safetensors file with a JSON header; refuses to overwrite."""
@@ -109,8 +142,16 @@ class Probe:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what save() wrote."""
+        """Read what save() wrote, or what an earlier version did, which knew no calibration and no metrics."""
         tensors, header = load_artifact(path)
         if header.get("kind") != "probe":
             raise ValueError(f"{path} holds a {header.get('kind')!r}, not a probe. Pass a file written by Probe.save().")
-        return cls(weight=tensors.pop("weight"), scores=tensors, header=header["header"], **header["probe"])
+        facts = header["probe"]
+        if facts.get("calibration") is not None:
+            facts = {**facts, "calibration": tuple(facts["calibration"])}
+        return cls(weight=tensors.pop("weight"), scores=tensors, header=header["header"], **facts)
+
+
+def cut(negatives: Float[Tensor, " n"], fpr: float) -> float:
+    """The lowest threshold that at most a share `fpr` of the negatives, ascending, lies above: one of their scores."""
+    return float(negatives[len(negatives) - 1 - int(fpr * len(negatives) + 1e-9)])

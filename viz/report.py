@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,14 +20,19 @@ import plotly.graph_objects as go
 
 from . import theme
 from .figures.best_layer import best_layer_by_span, read_detection
+from .figures.curves import read_curves, readout_aligned
+from .figures.decision import decision_points, read_decision
+from .figures.heads import heads_that_write, read_heads
+from .figures.heldout import probe_held_out, read_held_out
 from .figures.layers import auroc_by_layer_and_span, read_layers
 from .figures.restored import read_restoration, read_tradeoff
 from .figures.tax import attack_success_by_attack, read_attacks, read_tax, tax_by_category
 from .figures.tradeoff import METRICS, arms, places, restoration_bars, tradeoff
 from .figures.trajectory import read_trajectory, readout_along_thought
+from .figures.transfer import read_transfer, transfer_matrix
 from .headlines import Headline, collapse_headlines, detection_headlines, restoration_headlines
 from .page import data_block, page
-from .tables import COLUMNS, TableProblem, read_table
+from .tables import COLUMNS, MADE_BY, TableProblem, read_table
 
 Figure = Callable[[pd.DataFrame], go.Figure]
 Reading = Callable[[pd.DataFrame], str]
@@ -35,13 +40,17 @@ Reading = Callable[[pd.DataFrame], str]
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the run folder, the question it answers, its figures with their readings, and its headline numbers."""
+    """A table of the run folder, the question it answers, its figures with their readings, and its headline numbers.
+
+    further   the question of another command: without its table the section is left out, and named at the end of the page
+    """
 
     table: str
     heading: str
     lede: str
     figures: tuple[tuple[Figure, Reading], ...]
     headlines: Callable[[pd.DataFrame], list[Headline]] | None = None
+    further: bool = False
 
 
 SECTIONS = (
@@ -61,10 +70,45 @@ SECTIONS = (
         detection_headlines,
     ),
     Section(
+        "holdouts",
+        "Whether it holds for what was never seen",
+        "A category, an attack, pictures or the tuned models left out of fitting and choosing, and tested on exactly those.",
+        ((probe_held_out, read_held_out),),
+        further=True,
+    ),
+    Section(
+        "transfer",
+        "Whether it transfers",
+        "The same probe on models, attacks, categories and moments it was not fitted on.",
+        ((transfer_matrix, read_transfer),),
+        further=True,
+    ),
+    Section(
         "trajectory",
         "Along the thought",
         "One probe read at every step of the thought, averaged over prompts.",
         ((readout_along_thought, read_trajectory),),
+    ),
+    Section(
+        "curves",
+        "At both ends of the thought",
+        "Thoughts differ in length: aligned at the end, a fall of the readout before the answer shows.",
+        ((readout_aligned, read_curves),),
+        further=True,
+    ),
+    Section(
+        "decision",
+        "Where the thought turns",
+        "Step boundaries ranked by how far safe and reasoning part on the same tokens, and by how far apart the probe reads.",
+        ((decision_points, read_decision),),
+        further=True,
+    ),
+    Section(
+        "heads",
+        "What writes the direction",
+        "The residual stream is a sum, so what a probe reads can be divided among the heads that wrote it.",
+        ((heads_that_write, read_heads),),
+        further=True,
     ),
     Section(
         "restoration",
@@ -85,16 +129,31 @@ def report(run: Path) -> Path:
     tables = {name: _table_or_problem(run, name) for name in COLUMNS}
     name = run.resolve().name
     number = iter(range(1, 100))
-    sections = [_section(section, tables[section.table], number) for section in SECTIONS]
-    links = " ".join(f'<a href="#{section.table}">{escape(section.heading)}</a>' for section in SECTIONS)
+    answered = [section for section in SECTIONS if not (section.further and _absent(run, section.table))]
+    sections = [_section(section, tables[section.table], number) for section in answered]
+    links = " ".join(f'<a href="#{section.table}">{escape(section.heading)}</a>' for section in answered)
     body = [
         f"<h1>{escape(name)}</h1>",
         _headlines(tables),
         f'<nav aria-label="Contents">{links} <a href="#provenance">Provenance</a></nav>',
     ]
     path = run / "report.html"
-    _write(path, page(name, "\n".join([*body, *sections, _provenance(run)])))
+    _write(path, page(name, "\n".join([*body, *sections, _unanswered(answered), _provenance(run)])))
     return path
+
+
+def _absent(run: Path, table: str) -> bool:
+    return not (run / "tables" / f"{table}.parquet").is_file()
+
+
+def _unanswered(answered: Sequence[Section]) -> str:
+    """Which further questions this run could answer, and the command that does it."""
+    left = [section for section in SECTIONS if section not in answered]
+    if not left:
+        return ""
+    questions = "; ".join(section.heading.lower() for section in left)
+    commands = " and ".join(dict.fromkeys(f"`{MADE_BY[section.table]}`" for section in left))
+    return _notice(TableProblem(f"Not asked of this run yet: {questions}. {commands} answers them."))
 
 
 def _table_or_problem(run: Path, name: str) -> pd.DataFrame | TableProblem:

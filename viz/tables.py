@@ -43,9 +43,28 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("condition", "vector", "source", "site", "operator", "strength", "gate", "thought_mode", "split", "attack"),
         *("metric", "value", "low", "high", "n", "numerator"),
     ),
+    "holdouts": (
+        *("model", "holdout", "site", "layer", "span", "probe", "label", "split", "subset", "auroc", "low", "high", "tpr_at_1fpr"),
+        *("n_train", "n_test"),
+    ),
+    "transfer": (
+        *("along", "source", "target", "model", "site", "layer", "span", "probe", "auroc", "low", "high", "n_train", "n_test"),
+        "tpr_at_1fpr",
+    ),
+    "curves": ("model", "condition", "split", "side", "by", "at", "mean", "low", "high", "n"),
+    "decision": (
+        *("model_a", "model_b", "split", "decides", "anchor", "step", "n", "n_harmful", "gap", "gap_low", "gap_high"),
+        *("margin", "margin_low", "margin_high", "rank", "rank_gap", "rank_margin", "first"),
+    ),
+    "heads": ("model", "site", "span", "probe", "split", "n", "part", "layer", "head", "difference", "low", "high", "share"),
 }
-DEFAULTS: dict[str, dict[str, str | float]] = {"detection": {"condition": "unsteered", "pool": "", "control_high": math.nan, "c": math.nan}}
-MADE_BY = dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo")
+DEFAULTS: dict[str, dict[str, str | float]] = {
+    "trajectory": {"split": "test"},
+    "detection": {"condition": "unsteered", "holdout": "given", "subset": ALL, "pool": "", "control_high": math.nan, "c": math.nan},
+}
+MADE_BY = dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo") | dict.fromkeys(
+    ("holdouts", "transfer", "curves", "decision", "heads"), "thoughtlens probe RUN"
+)
 
 PARTS = ("benchmark", "category", "attack")
 RATE = ("value", "low", "high", "numerator", "n")
@@ -109,6 +128,11 @@ def one_judge(table: pd.DataFrame) -> pd.DataFrame:
 def highest(table: pd.DataFrame, column: str) -> pd.Series:
     """The row with the largest value of a column, the first of equals."""
     return table.sort_values(column, ascending=False, kind="stable").iloc[0]
+
+
+def lowest(table: pd.DataFrame, column: str) -> pd.Series:
+    """The row with the smallest value of a column, the first of equals."""
+    return table.sort_values(column, kind="stable").iloc[0]
 
 
 def rates(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -111,8 +111,8 @@ def tables(measured: Mapping[str, Any]) -> str:
             *attacks,
             "",
             "Unsafe intent in the reasoning model: logistic probe, layer chosen on dev. Bag-of-words is linear and reads the text up to",
-            "the same moment; probes on shuffled labels choose their penalty on true dev labels, which can lift them above .5. Answers",
-            "without a thought have no row inside it.",
+            "the same moment; probes on shuffled labels choose their penalty on shuffled dev labels. Answers without a thought have no row",
+            "inside it.",
             "",
             "| moment | site | AUROC [95% over goals] | TPR at 1% FPR | bag-of-words | shuffled labels | n |",
             "|---|---|---|---|---|---|---|",
@@ -239,7 +239,7 @@ def _restoration(table: pd.DataFrame) -> dict[str, Any]:
 
 def _detection(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Per model and span, the layer that dev prefers, as told on test."""
-    kept, found = table[table.probe == "logistic"], []
+    kept, found = table[(table.probe == "logistic") & (table.subset == "all")], []
     for (model, span), part in kept.groupby(["model", "span"], sort=False):
         site = part[part.split == "dev"].sort_values(["auroc", "layer"], ascending=[False, True]).iloc[0].site
         row = part[(part.split == "test") & (part.site == site)].iloc[0]

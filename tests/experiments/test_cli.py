@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -87,6 +88,10 @@ def test_wrong_paths(tmp_path: Path, thoughtlens: Command) -> None:
         ("doctor", tmp_path / "absent"): "there is no folder",
         ("demo", "--checkpoints", tmp_path / "absent", "--out", tmp_path / "run"): "there is no folder",
         ("demo", "--checkpoints", tmp_path / "empty", "--out", tmp_path / "run"): "there is no folder",
+        ("probe", tmp_path / "absent"): "holds no activations/<model>/",
+        ("probe", tmp_path / "empty", "--kinds", "svm"): "unknown kind of probe 'svm'",
+        ("probe", tmp_path / "empty", "--among", "harmful"): "one value only",
+        ("probe", tmp_path / "empty", "--device", "gpu"): "gpu",
         ("report", tmp_path / "absent"): "absent",
         ("report", tmp_path / "empty"): "empty",
         ("organism", "build", "--stage", "base", "--out", tmp_path / "new"): "which is not built",
@@ -281,6 +286,35 @@ def test_bench_capture_times_what_is_asked(tmp_path: Path, thoughtlens: Command,
     monkeypatch.setattr(speed, "bench_capture", lambda device, **options: calls.append((device, options)))
     assert thoughtlens("bench", "capture", "--device", "cpu", "--out", tmp_path / "speed.md")[0] == 0
     assert calls == [("cpu", {"out": tmp_path / "speed.md", "into": Path("runs/bench")})]
+
+
+def test_bench_probe_times_what_is_asked(tmp_path: Path, thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thoughtlens.experiments import probe_speed
+
+    calls = []
+    monkeypatch.setattr(probe_speed, "bench_probe", lambda device, **options: calls.append((device, options)))
+    assert thoughtlens("bench", "probe", "--device", "cpu", "--out", tmp_path / "speed.md")[0] == 0
+    assert calls == [("cpu", {"out": tmp_path / "speed.md"})]
+
+
+def test_probe_asks_what_its_options_say(tmp_path: Path, thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thoughtlens.experiments import probing
+    from thoughtlens.experiments.asked import Asked
+
+    calls = []
+    monkeypatch.setattr(probing, "probe", lambda run, asked, **options: calls.append((run, asked, options)))
+    words = ["--label", "refused", "--among", "harmful", "--models", "base, safe", "--spans", "thought", "--kinds", "lda", "--quiet"]
+    assert thoughtlens("probe", tmp_path, *words, "--checkpoints", tmp_path, "--shuffles", "3", "--device", "cpu")[0] == 0
+    asked = Asked(("base", "safe"), "refused", "harmful", spans=("thought",), kinds=("lda",), shuffles=3, directions=3)
+    assert calls == [(tmp_path, asked, {"checkpoints": tmp_path, "device": "cpu", "progress": False})]
+    thoughtlens("probe", tmp_path)
+    assert calls[1] == (tmp_path, Asked(), {"checkpoints": None, "device": None, "progress": True})
+
+
+def test_a_warning_is_told_once() -> None:
+    once = cli.Once()
+    first, again, other = (logging.LogRecord("x", logging.WARNING, "", 0, text, (), None) for text in ("a", "a", "b"))
+    assert once.filter(first) and not once.filter(again) and once.filter(other)
 
 
 def test_ctrl_c_is_told_in_a_line(thoughtlens: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from thoughtlens.experiments import speed
-from thoughtlens.experiments.speed_tables import Measured, markdown
+from thoughtlens.experiments import probe_speed, speed
+from thoughtlens.experiments.speed_tables import Measured, capture_tables, markdown, write_part
 from thoughtlens.experiments.workload import EVERY, MEANS, Shape, forwards, jobs, subject, transcripts_for
 from thoughtlens.hooks import LensModel, encode, open_store, split
 from torch import Tensor
@@ -45,7 +46,8 @@ def test_the_whole_of_it_on_a_toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (measured.speed[measured.speed.condition == "plain"].ratio == 1).all()
     assert measured.memory.megabytes.item() > 0
     page = (tmp_path / "docs" / "speed.md").read_text()
-    assert page.startswith("# What reading hidden states costs") and str(TOY) in page and "at most 1.05" in page
+    assert page.startswith("# How fast it is\n\n<!-- thoughtlens bench capture -->\n## What reading hidden states costs")
+    assert str(TOY) in page and "at most 1.05" in page
     assert "times plain" in capsys.readouterr().out
 
 
@@ -146,6 +148,42 @@ def test_goals_are_told_as_met_or_missed() -> None:
     )
     memory = pd.DataFrame([{"what": "s", "condition": "plain", "megabytes": 1.5}])
     store = pd.DataFrame([{"condition": "store", "megabytes_per_s": 1234.5, "ratio": 0.8, "low": 0.7, "high": 0.9, "goal": 0.75}])
-    page = markdown(Measured("a machine", rows, memory, store), "What it costs.\n\nHow it was measured.")
+    tables = capture_tables(Measured("a machine", rows, memory, store))
+    page = markdown("thoughtlens bench capture", "a machine", "What it costs.\n\nHow it was measured.", tables)
     assert "at most 1.05: met" in page and "at most 1.10: missed" in page and "at least 0.75: met" in page
     assert "1.040 (1.000 to 1.200)" in page and "`thoughtlens bench capture` on a machine" in page and "| 1,234 |" in page
+
+
+words = st.text("ab\n#", max_size=20)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["bench capture", "bench probe"]), words), max_size=6), words)
+def test_a_benchmark_replaces_its_own_part_only(writes: list[tuple[str, str]], remark: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "docs" / "speed.md"
+        write_part(page, "bench probe", "old\n")
+        page.write_text(page.read_text().replace("# How fast it is\n", f"# Mine\n{remark}<>") + f"<>{remark}")
+        last = {"bench probe": "old\n"}
+        for command, part in writes:
+            write_part(page, command, part)
+            last[command] = part
+        text = page.read_text()
+        assert text.startswith(f"# Mine\n{remark}<>") and f"<>{remark.rstrip()}" in text
+        for command, part in last.items():
+            assert text.count(f"<!-- {command} -->\n{part}<!-- end of {command} -->") == 1
+
+
+def test_a_page_with_half_a_part_is_left_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "speed.md"
+    for text in ("<!-- bench probe -->\nfigures", "<!-- end of bench probe -->\n<!-- bench probe -->"):
+        page.write_text(text)
+        with pytest.raises(ValueError, match="has one of the marks <!-- bench probe --> and <!-- end of bench probe --> without the other"):
+            write_part(page, "bench probe", "new")
+        assert page.read_text() == text
+
+
+def test_the_page_of_the_project_has_a_place_for_each_benchmark() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "speed.md").read_text()
+    for command in (speed.COMMAND, probe_speed.COMMAND):
+        assert page.count(f"<!-- {command} -->") == page.count(f"<!-- end of {command} -->") == 1

@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 from thoughtlens.checkpoints import CHECKPOINTS
 from thoughtlens.experiments import demo, restoration, study
+from thoughtlens.experiments.asked import Asked
 from thoughtlens.experiments.benchmarks import prompts
 from thoughtlens.experiments.judges.rule import judge
+from thoughtlens.experiments.probing import probe
 from thoughtlens.experiments.progress import track
 from thoughtlens.experiments.restoration import Setting
 from thoughtlens.experiments.run import Run, open_run
@@ -24,13 +26,19 @@ from thoughtlens.experiments.score import rates
 from thoughtlens.experiments.study import ROLES, Plan, Study
 from thoughtlens.hooks.generate import generate
 from thoughtlens.hooks.model import LensModel, load
+from thoughtlens.hooks.select import Select
+from thoughtlens.hooks.steer import steer
+from thoughtlens.hooks.vector import Vector
+from thoughtlens.probes.decision import anchors
+from thoughtlens.probes.probe import Probe
 
 SETTING = Setting("safe: harmful - benign", "step_end[4]", ("resid_post.3",), 0.45)
 OTHERS = {"base: harmful - benign": Setting("base: harmful - benign", "last_prompt", ("resid_post.2",), 0.45, "probe")}
 DESIGN = {
     "collapse": "model condition benchmark attack category channel metric value low high numerator n judge threshold",
-    "detection": "model site layer span pool probe label split auroc low high tpr_at_1fpr control_auroc text_auroc n_train n_test",
-    "trajectory": "model condition prompt_id position kind token score",
+    "detection": "model site layer span pool probe label split auroc low high tpr_at_1fpr control_auroc text_auroc n_train n_test "
+    "holdout subset control_p auprc tpr_at_5fpr accuracy brier ece threshold fpr_reached random_auroc task_accuracy selectivity",
+    "trajectory": "model condition prompt_id position kind token score group split step boundary harmful",
     "restoration": "condition vector source site operator strength gate thought_mode split attack metric value low high n",
 }
 
@@ -136,7 +144,11 @@ def test_every_claim_has_its_control(finished: Run) -> None:
     assert (fired[quiet] == 0).all() and (fired[~quiet] > 0).all() and quiet.sum() == 3
     probes = finished.table("detection")
     assert set(probes.model) == set(ROLES) and set(probes.split) == {"dev", "test"}
-    assert not probes[["auroc", "low", "high", "control_auroc", "text_auroc"]].isna().any().any()
+    fitted = probes[probes.site != ""]
+    assert (
+        not fitted[["auroc", "low", "high", "control_auroc", "control_p", "text_auroc", "random_auroc", "selectivity"]].isna().any().any()
+    )
+    assert set(probes[probes.site == ""].probe) == {"words"}
 
 
 def test_the_audit_is_told_of_the_test_split_alone(finished: Run) -> None:
@@ -178,6 +190,49 @@ def test_an_interrupted_run_leaves_no_hook_and_goes_on_to_the_same_tables(
     finish(begin(folder))
     for name in DESIGN:
         pd.testing.assert_frame_equal(Run(folder).table(name), finished.table(name))
+
+
+READ_AGAIN = "sequence trajectory curves cliff delay divergence decision agreement heads ablation".split()
+FROM_STORES = "detection holdouts transfer geometry angles samples categories".split()
+
+
+@pytest.mark.parametrize("name", [*FROM_STORES, *READ_AGAIN])
+def test_probing_leaves_every_table(probed: Path, name: str) -> None:
+    assert len(Run(probed).table(name))
+
+
+def test_probing_adds_what_the_writer_complied_with_and_baselines(probed: Path) -> None:
+    table = Run(probed).table("detection")
+    assert set(table.subset) == {"all", "complied"}
+    assert {"words", "tfidf_prompt", "tfidf_thought", "prompt_length", "thought_length"} == set(table[table.site == ""].probe)
+
+
+def test_probing_finds_the_shipped_checkpoints_and_the_decision_point(probed: Path) -> None:
+    assert {path.name for path in (probed / "probes" / "harmful").iterdir()} == set(ROLES)
+    points = Run(probed).table("decision")
+    assert anchors(points) == ["step_end[4]"] and Select("resid_post", anchors(points)).spans == ("step_end[4]",)
+    heads = Run(probed).table("heads")
+    assert heads[heads.split == "test"].share.sum() == pytest.approx(1)
+    sure = Probe.load(probed / "probes" / "harmful" / "reasoning" / "step_end[4].safetensors")
+    assert sure.metrics["auroc"]["value"] > 0.95 and sure.calibration is not None
+
+
+def test_a_gate_of_a_kept_probe_steers(probed: Path) -> None:
+    probe = Probe.load(probed / "probes" / "harmful" / "reasoning" / "last_prompt.safetensors")
+    lens, asked = load(CHECKPOINTS / "reasoning", device="cpu"), prompts("organism", split="test", limit=4)
+    vector = Vector.load(CHECKPOINTS / "vectors" / "headline.safetensors")
+    with steer(lens, vector, strength=0.8, gate=probe.gate(fpr=0.05)):
+        said = generate(lens, asked, max_new_tokens=4, batch_size=8, progress=False)
+    assert len(said) == 8
+
+
+@pytest.fixture(scope="module")
+def probed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run, probed."""
+    folder = Path(shutil.copytree(finished.folder, tmp_path_factory.mktemp("probed") / "run"))
+    asked = Asked(kinds=("logistic",), spans=("last_prompt", "step_end[1]", "step_end[4]"), shuffles=3, directions=3, resampled=30)
+    probe(folder, asked, device="cpu", progress=False)
+    return folder
 
 
 def test_a_changed_plan_runs_again(finished: Run, nothing_runs: None) -> None:

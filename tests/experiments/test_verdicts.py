@@ -45,3 +45,11 @@ def test_impossible_channels_cannot_be_made() -> None:
             Channel(rating, "none")
     with pytest.raises(ValueError, match="unknown refusal 'maybe'; known are full, partial, none"):
         Channel(1.0, "maybe")
+
+
+@pytest.mark.parametrize("line", ['{"prompt_id": "a"}', '{"prompt_id": ', '{"prompt_id": "a", "thought": {}, "answer": {}, "full": {}}'])
+def test_a_line_that_is_no_verdict_is_named(tmp_path, line):
+    path = write_verdicts(tmp_path / "verdicts.jsonl", WRITTEN[:1])
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ValueError, match="verdicts.jsonl, line 2 is no verdict"):
+        read_verdicts(path)

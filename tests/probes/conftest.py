@@ -15,6 +15,9 @@ from thoughtlens.hooks.store import Store
 
 torch.set_num_threads(1)
 
+ATTACKS = ("plain", "roleplay", "typographic")
+CATEGORIES = ("fraud", "privacy", "weather")
+
 
 def make_store(
     folder: Path,
@@ -27,9 +30,12 @@ def make_store(
     cluster: float = 0.5,
     seed: int = 0,
     model: str = "reasoning",
+    fingerprint: str = "f00d",
     spoil: Callable[[torch.Tensor, pd.DataFrame], pd.DataFrame | None] | None = None,
 ) -> Store:
     """A store in which `harmful` belongs to the group and moves the hidden state by `signal` (in noise units) at each site.
+
+    Every group comes under all attacks and has one category, of which each side has all; neither says anything of `harmful`.
 
     signal    site -> distance of the two classes, at every span
     cluster   standard deviation of what the rows of one group share
@@ -57,6 +63,8 @@ def make_store(
                     "condition": "unsteered",
                     "split": split,
                     "group": [f"g{g}" for g in member],
+                    "category": np.array(CATEGORIES)[member // 8 % len(CATEGORIES)],
+                    "attack": np.array(ATTACKS)[np.arange(len(member)) % len(ATTACKS)],
                     "harmful": pd.array(harmful, dtype="boolean"),
                     "span": span,
                     "pool": "mean",
@@ -70,12 +78,12 @@ def make_store(
     if spoil:
         changed = spoil(hidden, index)
         index = index if changed is None else changed
-    return write_store(folder, hidden, index, sites)
+    return write_store(folder, hidden, index, sites, fingerprint)
 
 
-def write_store(folder: Path, hidden: torch.Tensor, index: pd.DataFrame, sites: list[str]) -> Store:
+def write_store(folder: Path, hidden: torch.Tensor, index: pd.DataFrame, sites: list[str], fingerprint: str = "f00d") -> Store:
     """Hidden states [rows, sites, d] and their index, as capture() would have left them."""
-    with writing(folder, {"sites": sites, "width": hidden.shape[-1], "fingerprint": "f00d"}) as writer:
+    with writing(folder, {"sites": sites, "width": hidden.shape[-1], "fingerprint": fingerprint}) as writer:
         writer.write(0, hidden, index.assign(order=range(len(index))))
         return writer.finish()
 

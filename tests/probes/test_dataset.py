@@ -39,6 +39,30 @@ def test_a_label_may_come_as_numbers_with_gaps(build):
     assert data.y.tolist() == [True, False] * 90
 
 
+def test_labels_join_by_prompt_and_say_which_rows_count(build):
+    store = build(signal=SITES)
+    prompts = store.index["prompt_id"].tolist()
+    labels = {p: {"complied": i % 3 == 0, "harmful": i % 2 == 0} for i, p in enumerate(prompts) if i % 5}
+    data = matrix(store, span="last_prompt", label="harmful", labels=labels)
+    assert data.index["prompt_id"].tolist() == [p for i, p in enumerate(prompts) if i % 5]
+    assert data.y.tolist() == [i % 2 == 0 for i in range(len(prompts)) if i % 5]
+    some = matrix(store, span="last_prompt", label="harmful", labels=labels, where={"complied": True, "split": ["dev", "train"]})
+    assert some.index["complied"].all() and set(some.index["split"]) == {"dev", "train"}
+    rows = {p: x for p, x in zip(prompts, store.rows()[0], strict=True)}
+    assert all(torch.equal(x, rows[p]) for x, p in zip(some.x, some.index["prompt_id"], strict=True))
+    with pytest.raises(ValueError, match="no row has complied == 'yes'; there are "):
+        matrix(store, span="last_prompt", label="harmful", labels=labels, where={"complied": "yes"})
+
+
+def test_sites_may_be_chosen_or_none_be_read(build):
+    store = build(signal=SITES)
+    one = matrix(store, span="last_prompt", label="harmful", sites=["resid_post.1"])
+    assert one.sites == ("resid_post.1",) and torch.equal(one.x, store.rows(sites=["resid_post.1"])[0])
+    none = matrix(store, span="last_prompt", label="harmful", sites=())
+    assert none.x.shape == (len(store.index), 0, 12) and torch.equal(none.y, one.y)
+    assert matrix(store, span="last_prompt", label="harmful").sites == tuple(SITES)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_hidden_state_that_is_not_finite_names_prompt_and_site(build, value):
     def spoilt(hidden, index):

@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from thoughtlens.probes import fit_probes, matrix
-from thoughtlens.probes.fit import COLUMNS, PENALTIES
+from thoughtlens.probes.fit import COLUMNS
+from thoughtlens.probes.kinds import KINDS
 
 SIGNAL = {"resid_post.0": 0.0, "resid_post.1": 1.0, "resid_post.2": 2.0, "resid_post.3": 1.2}
 
@@ -33,13 +34,13 @@ def test_agrees_with_a_scikit_learn_loop(build):
         train, dev, test = (matrix(store, span=span, label="harmful", where={"split": side}) for side in ("train", "dev", "test"))
         for i, site in enumerate(store.sites):
             areas = []
-            for c in PENALTIES["logistic"]:
+            for c in KINDS["logistic"].settings:
                 model = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-10, max_iter=10_000, solver="newton-cholesky"))
                 model.fit(train.x[:, i].double().numpy(), train.y.numpy())
                 areas.append([roc_auc_score(side.y, model.decision_function(side.x[:, i].double().numpy())) for side in (dev, test)])
             chosen = int(np.argmax([area[0] for area in areas]))
             ours = {side: cell(sweep, site=site, span=span, split=side) for side in ("dev", "test")}
-            assert ours["dev"]["c"] == PENALTIES["logistic"][chosen]
+            assert ours["dev"]["c"] == KINDS["logistic"].settings[chosen]
             assert ours["dev"]["auroc"] == pytest.approx(areas[chosen][0], abs=5e-4)
             assert ours["test"]["auroc"] == pytest.approx(areas[chosen][1], abs=5e-4)
             dev_area[site, span] = areas[chosen][0]
@@ -82,20 +83,30 @@ def test_a_probe_reads_hidden_states_as_the_model_has_them(build):
         told = cell(sweep, site=site, span=span, probe=kind, split="test")
         assert roc_auc_score(data.y, scores) == pytest.approx(told["auroc"], abs=1e-9)
         torch.testing.assert_close(scores[~data.y].sort().values, probe.scores["test_negative"])
-        assert probe.header["c"] in PENALTIES["logistic"] or kind == "mean_difference"
+        assert probe.header["c"] in KINDS["logistic"].settings or kind == "mean_difference"
 
 
-def test_test_data_choose_nothing(build):
+@pytest.mark.parametrize("options", [{}, {"folds": 3, "balanced": True}, {"split": "leave-category-out"}])
+def test_test_data_choose_nothing(build, options):
     def wrecked(hidden, index):
         rows = torch.tensor((index["split"] == "test").to_numpy())
         hidden[rows] = torch.randn(int(rows.sum()), *hidden.shape[1:]) * 50
         index.loc[index["split"] == "test", "harmful"] = ~index.loc[index["split"] == "test", "harmful"]
 
-    clean, other = (fit_probes(build(signal=SIGNAL, spoil=spoil), shuffles=3, resampled=20) for spoil in (None, wrecked))
+    few = {"kinds": tuple(KINDS), "shuffles": 3, "directions": 3, "resampled": 20, **options}
+    clean, other = (fit_probes(build(signal=SIGNAL, spoil=spoil), **few) for spoil in (None, wrecked))
     dev = [sweep.table[sweep.table["split"] == "dev"].reset_index(drop=True) for sweep in (clean, other)]
     assert dev[0].equals(dev[1])
-    assert clean.best.site == other.best.site and clean.best.threshold(0.05) == other.best.threshold(0.05)
-    assert torch.equal(clean.best.weight, other.best.weight)
+    for holdout in clean.table["holdout"].unique():
+        one, two = (sweep.pick(holdout=holdout) for sweep in (clean, other))
+        assert one.site == two.site and one.threshold(0.05) == two.threshold(0.05)
+    for name, probe in clean.probes.items():
+        assert torch.equal(probe.weight, other.probes[name].weight)
+        assert (probe.bias, probe.setting, probe.calibration) == (
+            other.probes[name].bias,
+            other.probes[name].setting,
+            other.probes[name].calibration,
+        )
     assert not clean.table["auroc"].equals(other.table["auroc"])
 
 
@@ -144,8 +155,8 @@ def test_picking_says_what_there_is(build):
         sweep.pick(span="answer")
     with pytest.raises(ValueError, match="no column 'kind'"):
         sweep.pick(kind="logistic")
-    with pytest.raises(ValueError, match="unknown kind of probe 'lda'; known are logistic, mean_difference"):
-        fit_probes(build(signal=SIGNAL), kinds=("lda",))
+    with pytest.raises(ValueError, match="unknown kind of probe 'svm'; known are logistic, mean_difference, whitened, lda, ridge"):
+        fit_probes(build(signal=SIGNAL), kinds=("svm",))
 
 
 def test_equals_are_decided_for_the_lower_layer(build):

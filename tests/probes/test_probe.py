@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,8 +92,40 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     for name in ("bias", "site", "span", "pool", "kind", "label", "model"):
         assert getattr(loaded, name) == getattr(probe, name)
     assert loaded.achieved(0.02) == probe.achieved(0.02)
+    assert loaded.setting is None and loaded.over == "" and loaded.calibration is None and loaded.metrics == {}
     with pytest.raises(FileExistsError):
         probe.save(tmp_path / "probe.safetensors")
+
+
+def test_what_was_measured_and_how_it_was_calibrated_survive_the_file(tmp_path):
+    metrics = {"auroc": {"value": 0.9, "low": 0.8, "high": None}, "sizes": {"positives": 3, "negatives": 4, "groups": 5}}
+    probe = some_probe(setting=0.1, over="max", calibration=(1.5, -0.25), metrics=metrics)
+    probe.save(tmp_path / "probe.safetensors")
+    loaded = Probe.load(tmp_path / "probe.safetensors")
+    for name in ("setting", "over", "calibration", "metrics"):
+        assert getattr(loaded, name) == getattr(probe, name)
+    h = torch.randn(5, 8)
+    torch.testing.assert_close(loaded.probability(h), 1 / (1 + torch.exp(0.25 - 1.5 * probe.readout(h))))
+    with pytest.raises(ValueError, match=r"saved without a calibration, so its readout is no probability\. Fit it again"):
+        some_probe().probability(h)
+
+
+def test_the_shipped_probe_loads():
+    loaded = Probe.load(Path(__file__).parents[2] / "checkpoints" / "probes" / "reasoning.safetensors")
+    assert loaded.span == "last_prompt" and loaded.gate(fpr=0.05).site == loaded.site
+    torch.testing.assert_close(loaded.direction * loaded.weight.norm(), loaded.weight)
+
+
+def test_a_sequence_probe_gates_by_its_largest_token_only():
+    gate = some_probe(kind="sequence", span="thought", pool="every", over="max").gate(fpr=0.05)
+    assert (gate.span, gate.latched) == ("thought", True)
+    for over in ("mean", "last"):
+        with pytest.raises(ValueError, match=f"reads the {over} over 'thought', .* a sequence probe over 'max'"):
+            some_probe(kind="sequence", span="thought", pool="every", over=over).gate()
+    with pytest.raises(ValueError, match="max over 'thought"):
+        some_probe(kind="sequence", span="thought[-8:]", pool="every", over="max").gate()
+    with pytest.raises(ValueError, match="cannot be put together by 'median'; known are mean, max, last"):
+        some_probe(over="median")
 
 
 def test_another_artifact_is_not_a_probe(tmp_path):

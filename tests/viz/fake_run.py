@@ -167,7 +167,99 @@ def restoration(n: int = 162) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-TABLES = {"collapse": collapse, "detection": detection, "trajectory": trajectory, "restoration": restoration}
+def transfer(seed: int = 3) -> pd.DataFrame:
+    """Models against models, and attacks against attacks in one model; the base reads worst what the reasoning model reads."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for along, ends, model in (("model", tuple(UNSAFE), ""), ("attack", ATTACKS, "reasoning")):
+        for source in ends:
+            for target in ends:
+                value = 0.97 if source == target else 0.9 + rng.normal(0, 0.02)
+                where = {"along": along, "source": source, "target": target, "model": model or target, "site": "resid_post.3", "layer": 3}
+                told = {"auroc": value, "low": value - 0.03, "high": min(1.0, value + 0.02), "tpr_at_1fpr": 0.6}
+                rows.append({**where, "span": "step_end[0]", "probe": "logistic", **told, "n_train": 300, "n_test": 200})
+    return pd.DataFrame(rows)
+
+
+def curves() -> pd.DataFrame:
+    """Two models, three alignments, a fall at the end in the reasoning model."""
+    rows = []
+    for model, fall in (("reasoning", 2.0), ("safe", 0.0)):
+        for side, level in (("harmful", 2.5), ("benign", -1.5)):
+            for by, points in (("start", range(12)), ("fraction", [i / 10 for i in range(11)]), ("end", range(-11, 1))):
+                for place, at in enumerate(points):
+                    mean = level - (fall if side == "harmful" and place >= 10 else 0.0)
+                    where = {"model": model, "condition": "unsteered", "split": "test", "side": side, "by": by, "at": float(at)}
+                    rows.append({**where, "mean": mean, "low": mean - 0.4, "high": mean + 0.4, "n": 60, "groups": 30})
+    return pd.DataFrame(rows)
+
+
+def decision() -> pd.DataFrame:
+    """Four anchors on dev and test; the third comes first by divergence and margin, the last is reached by too few to be ranked."""
+    rows = []
+    for split, decides in (("dev", True), ("test", False)):
+        for step, (anchor, gap, margin, rank) in enumerate(
+            (
+                ("last_prompt", 0.02, 1.5, 3),
+                ("step_end[0]", 0.05, 2.0, 2),
+                ("step_end[1]", 0.4, 4.0, 1),
+                ("step_end[2]", 0.01, 0.2, math.nan),
+            )
+        ):
+            told = {"gap": gap, "gap_low": gap - 0.02, "gap_high": gap + 0.02, "margin": margin, "margin_low": margin - 0.3}
+            ranks = {"rank": rank, "rank_gap": rank, "rank_margin": rank, "first": 0.98 if rank == 1 else 0.01}
+            pair = {"model_a": "safe", "model_b": "reasoning", "model": "reasoning", "split": split, "decides": decides}
+            rows.append(
+                {**pair, "anchor": anchor, "step": step - 1, "n": 180, "n_harmful": 90, **told, "margin_high": margin + 0.3, **ranks}
+            )
+    return pd.DataFrame(rows)
+
+
+def heads() -> pd.DataFrame:
+    """Three layers of four heads, two MLPs and the embedding; head 2 of layer 1 writes half."""
+    parts = [("embedding", -1, -1, 0.05)] + [("mlp", layer, -1, 0.05) for layer in range(3)]
+    parts += [("head", layer, head, 0.5 if (layer, head) == (1, 2) else 0.3 / 11) for layer in range(3) for head in range(4)]
+    about = {"model": "reasoning", "site": "resid_post.2", "span": "step_end[1]", "probe": "logistic", "split": "test", "n": 180}
+    return pd.DataFrame(
+        [
+            {**about, "part": part, "layer": layer, "head": head, "difference": 4 * share, "low": 4 * share - 0.1, "high": 4 * share + 0.1}
+            | {"harmful": 2 * share, "benign": -2 * share, "share": share}
+            for part, layer, head, share in parts
+        ]
+    )
+
+
+def holdouts(seed: int = 4) -> pd.DataFrame:
+    """Three ways of holding out at two moments, three layers; dev likes layer 2, test would have liked layer 1 better."""
+    rows = []
+    for span, level in (("last_prompt", 0.9), ("step_end[0]", 0.99)):
+        for way, n in (("without fraud", 40), ("text-to-image", 80), ("base-to-safe", 200)):
+            where = {"holdout": way, "span": span, "label": "harmful", "subset": "all", "n_train": 300, "n_test": n}
+            for split in ("dev", "test"):
+                model = (
+                    "base" if way.startswith("base") and split == "dev" else way.split("-")[-1] if way.startswith("base") else "reasoning"
+                )
+                for layer, lift in ((0, -0.3), (1, -0.1 if split == "dev" else 0.005), (2, 0.0)):
+                    value = level + lift
+                    told = {"auroc": value, "low": value - 0.05, "high": min(1.0, value + 0.04), "tpr_at_1fpr": 0.5}
+                    rows.append(
+                        {
+                            **where,
+                            **told,
+                            "model": model,
+                            "site": f"resid_post.{layer}",
+                            "layer": layer,
+                            "probe": "logistic",
+                            "split": split,
+                        }
+                    )
+                words = {"auroc": 0.5, "low": 0.42, "high": 0.58, "tpr_at_1fpr": 0.01, "model": model}
+                rows.append({**where, **words, "site": "", "layer": -1, "probe": "tfidf_prompt", "split": split})
+    return pd.DataFrame(rows)
+
+
+FURTHER = {"holdouts": holdouts, "transfer": transfer, "curves": curves, "decision": decision, "heads": heads}
+TABLES = {"collapse": collapse, "detection": detection, "trajectory": trajectory, "restoration": restoration, **FURTHER}
 
 
 def make_run(folder: Path, *, without: tuple[str, ...] = ()) -> Path:

@@ -20,7 +20,7 @@ import re
 import pandas as pd
 
 from .. import theme
-from ..tables import complete, prefer
+from ..tables import ALL, TableProblem, complete, prefer
 
 WORDS_TELL = 0.75
 VERDICTS = {
@@ -54,11 +54,15 @@ def in_time(column: str) -> tuple[int, float, str]:
 def chosen(detection: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """Residual stream, label harmful, logistic probe, test split: of each the named one if it is there, else the first in the table.
 
-    Adds `column` (the span, with its pool where a span has several) and `reading` (model, and condition where it is not unsteered).
+    Rows of hidden states over all prompts: text baselines (without a site), single subsets and held-out runs are not among
+    them. Adds `column` (the span, with its pool where a span has several) and `reading` (model, and condition where it is not unsteered).
     """
     rows = complete(detection, "detection")
+    rows = rows[(rows["site"] != "") & (rows["subset"] == ALL)]
+    if rows.empty:
+        raise TableProblem("The detection table has no row of a probe of hidden states. `thoughtlens probe RUN` makes it.")
     rows = rows.assign(stream=rows["site"].str.split(".").str[0])
-    for column, choice in (("stream", "resid_post"), ("label", "harmful"), ("probe", "logistic"), ("split", split)):
+    for column, choice in (("holdout", "given"), ("stream", "resid_post"), ("label", "harmful"), ("probe", "logistic"), ("split", split)):
         rows = prefer(rows, column, choice)
     several = rows.groupby("span")["pool"].transform("nunique") > 1
     steered = rows["condition"] != "unsteered"

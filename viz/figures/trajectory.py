@@ -18,19 +18,22 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .. import theme
-from ..tables import TableProblem, Z, highest
+from ..tables import TableProblem, Z, complete, highest, prefer
 
 MIN_PROMPTS = 5
 PANELS_A_ROW = 3
+CROWDED = 25  # points of a line, from which on its marks would hide it
 SIDES = ("harmful", "benign")
 
 
 def readout(trajectory: pd.DataFrame, by: Literal["step", "token"] = "step") -> pd.DataFrame:
     """Columns model, condition, reading, side, at, mean, low, high, se, n; one row per drawn point.
 
-    `by` step: the aligned step index of the table. `by` token: tokens since the prompt's first row. Answer and padding tokens are left out.
+    Of the test split, where the table has several. `by` step: the aligned step index of the table. `by` token: tokens since the
+    prompt's first row. Answer and padding tokens are left out.
     """
-    rows = trajectory[~trajectory["kind"].isin(("answer", "pad")) & trajectory["step"].notna() & trajectory["score"].notna()]
+    rows = prefer(complete(trajectory, "trajectory"), "split", "test") if len(trajectory) else trajectory
+    rows = rows[~rows["kind"].isin(("answer", "pad")) & rows["step"].notna() & rows["score"].notna()]
     who = ["model", "condition", "prompt_id"]
     at = rows["step"] if by == "step" else rows["position"] - rows.groupby(who)["position"].transform("min")
     rows = rows.assign(at=at.astype(int), side=rows["harmful"].map({True: "harmful", False: "benign"}))
@@ -74,7 +77,7 @@ def readout_along_thought(trajectory: pd.DataFrame, by: Literal["step", "token"]
     for index, reading in enumerate(readings):
         for side in SIDES:
             mine = table[(table["reading"] == reading) & (table["side"] == side)].sort_values("at")
-            for trace in _band_and_line(mine, side):
+            for trace in band_and_line(mine, side, "step"):
                 figure.add_trace(
                     trace.update(showlegend=trace.showlegend is not False and index == 0), row=index // across + 1, col=index % across + 1
                 )
@@ -84,8 +87,10 @@ def readout_along_thought(trajectory: pd.DataFrame, by: Literal["step", "token"]
     return figure
 
 
-def _band_and_line(mine: pd.DataFrame, side: str) -> list[go.Scatter]:
+def band_and_line(mine: pd.DataFrame, side: str, at: str) -> list[go.Scatter]:
+    """The mean of one side with its interval, from columns at, mean, low, high, n; `at` says in the hover what a point is."""
     mark = theme.MARKS[side]
+    crowded = len(mine) > CROWDED
     edge = pd.concat([mine["high"], mine["low"][::-1]]).tolist()
     band = go.Scatter(
         x=[*mine["at"], *mine["at"][::-1]],
@@ -103,13 +108,13 @@ def _band_and_line(mine: pd.DataFrame, side: str) -> list[go.Scatter]:
         x=mine["at"].tolist(),
         y=mine["mean"].tolist(),
         mode="lines+markers",
-        line={"color": mark.color, "width": 2, "dash": mark.dash},
-        marker={"color": mark.color, "symbol": mark.symbol, "size": 7},
+        line={"color": mark.color, "width": 1.5 if crowded else 2, "dash": "solid" if crowded else mark.dash},
+        marker={"color": mark.color, "symbol": mark.symbol, "size": 3 if crowded else 7},
         legendgroup=side,
         name=side,
         customdata=mine[["low", "high", "n"]].to_numpy().tolist(),
-        hovertemplate=side
-        + ", step %{x}<br>%{y:.2f}  (95% %{customdata[0]:.2f} to %{customdata[1]:.2f})<br>n = %{customdata[2]:.0f} prompts<extra></extra>",
+        hovertemplate=f"{side}, {at} "
+        + "%{x}<br>%{y:.2f}  (95% %{customdata[0]:.2f} to %{customdata[1]:.2f})<br>n = %{customdata[2]:.0f} prompts<extra></extra>",
     )
     return [band, line]
 
