@@ -81,7 +81,7 @@ class Shape:
 
 SHAPES: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
     {
-        "cpu": (Shape(8, 256, 3000, rounds=3, pairs=40), Shape(28, 1024, 6000, rounds=3, pairs=3)),
+        "cpu": (Shape(8, 256, 3000, rounds=3, pairs=10), Shape(28, 1024, 6000, rounds=1, pairs=2)),
         "cuda": (Shape(28, 3584, 10000, rounds=1, pairs=1, labellings=1),),
     }
 )

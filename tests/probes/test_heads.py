@@ -231,7 +231,7 @@ def test_ablation_is_that_of_hooks_by_hand() -> None:
 
 def test_in_the_last_layer_without_mlp_the_prediction_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     lens = tiny_lens()
-    monkeypatch.setattr(lens.layers[2].mlp.down_proj, "weight", torch.nn.Parameter(torch.zeros(32, 48)))
+    monkeypatch.setitem(lens.layers[2].mlp.down_proj._parameters, "weight", torch.nn.Parameter(torch.zeros(32, 48)))
     transcripts = written(lens, tiny_prompts(12))
     found = attribute(lens, transcripts, probe_at(), progress=False)
     monkeypatch.setattr("thoughtlens.probes.ablation._ranked", lambda attribution, split: [(2, head) for head in range(4)])

@@ -252,7 +252,7 @@ def test_what_is_wrong_with_a_store_is_said(write) -> None:
         asked(kind="sequence")
     with pytest.raises(ValueError, match=r"texts\['thought'\] lacks"):
         asked(texts={"thought": {}})
-    with pytest.raises(ValueError, match="texts were given for the span 'p1', this probe reads 'thought'"):
+    with pytest.raises(ValueError, match="texts were given for the span 'p1'; this probe reads 'thought'"):
         asked(texts={"p1": "words"})
 
 
