@@ -14,6 +14,7 @@ from thoughtlens.viz import (
     readout_aligned,
     transfer_matrix,
 )
+from thoughtlens.viz.figures.best_layer import read_detection
 from thoughtlens.viz.figures.curves import read_curves
 from thoughtlens.viz.figures.decision import read_decision
 from thoughtlens.viz.figures.heads import read_heads
@@ -95,6 +96,16 @@ def test_heads_are_shares_of_the_difference(tables):
     )
     with pytest.raises(TableProblem, match="no row of a head"):
         heads_that_write(tables["heads"].query("part != 'head'"))
+
+
+def test_a_probe_within_the_interval_of_the_words_is_not_beyond_them(tables):
+    clean = tables["detection"]
+    words = clean[(clean.probe == "logistic") & (clean.layer == 0)].assign(site="", layer=-1, probe="words", low=0.4, high=0.6)
+    near = words.assign(high=words["high"].where(words["span"] != "last_prompt", 0.999))
+    table = clean.__class__([*clean.to_dict("records"), *near.to_dict("records")])
+    verdicts = best_layers(table).query("reading == 'reasoning'").set_index("column")["verdict"]
+    assert verdicts["last_prompt"] == "close" and verdicts["step_end[0]"] == "state"
+    assert "Not clear of what the words may tell: last_prompt" in read_detection(table)
 
 
 def test_baselines_subsets_and_held_out_rows_are_not_mixed_into_detection(tables):

@@ -103,7 +103,7 @@ def _interval(above: list[float], below: list[float], color: str) -> dict[str, o
 def read_detection(detection: pd.DataFrame) -> str:
     """The best layers in words: where the probe reads beyond the words, and where nothing is read."""
     best, reading = spoken_of(detection)
-    told = [_beyond(best[best["verdict"] == "state"], reading), listed(best, "chance"), listed(best, "open")]
+    told = [_beyond(best[best["verdict"] == "state"], reading), listed(best, "close"), listed(best, "chance"), listed(best, "open")]
     if best["picked"].iloc[0] == best["split"].iloc[0]:
         told.append("The best layer was picked on the numbers shown here, so they are a little optimistic.")
     return " ".join(part for part in told if part)

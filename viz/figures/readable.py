@@ -6,6 +6,7 @@ judged at its best layer:
 
     chance   the probe's interval does not rise above the shuffled control
     words    (text − ½) ≥ WORDS_TELL · (probe − ½): the words alone give most of the probe's lead over chance
+    close    the probe's interval does not rise above that of every baseline of words and lengths known there, where the table has them
     state    otherwise: the probe reads something that the words do not say
     open     no bag-of-words number: cannot be told
 
@@ -23,9 +24,12 @@ from .. import theme
 from ..tables import ALL, TableProblem, complete, prefer
 
 WORDS_TELL = 0.75
+OF_THE_WHOLE = ("tfidf_thought", "thought_length")  # baselines that know the whole thought
+WHOLE = ("thought", "thought_last", "thought@1", "answer", "answer_first")  # spans at which it is known
 VERDICTS = {
     "state": "probe reads beyond the words",
     "words": "words alone already tell",
+    "close": "not clear of the words' interval",
     "chance": "not above shuffled labels",
     "open": "no text baseline",
 }
@@ -84,9 +88,19 @@ def best_layers(detection: pd.DataFrame) -> pd.DataFrame:
     score = chosen(detection, split=picked).drop_duplicates(where).set_index(where)["auroc"].rename("score")
     rows = rows.drop_duplicates(where).join(score, on=where)
     rows["score"] = rows["score"].fillna(-1.0)
+    rows = rows.join(_words_reach(detection, rows["split"].iloc[0]), on=["model", "condition", "span"])
     best = rows.loc[rows.groupby(["reading", "column"], sort=False)["score"].idxmax()]
     best = best.assign(picked=picked, verdict=[verdict(row) for _, row in best.iterrows()])
     return best.sort_values("column", key=lambda column: column.map(in_time), kind="stable").reset_index(drop=True)
+
+
+def _words_reach(detection: pd.DataFrame, split: str) -> pd.Series:
+    """The farthest bound of a baseline's interval, read forwards or backwards, by model, condition and span."""
+    told = complete(detection, "detection")
+    told = told[(told["site"] == "") & (told["split"] == split) & (told["subset"] == ALL)]
+    told = told[~told["probe"].isin(OF_THE_WHOLE) | told["span"].isin(WHOLE)]
+    reach = told["high"].where(told["high"] >= 1 - told["low"], 1 - told["low"])
+    return told.assign(reach=reach).groupby(["model", "condition", "span"])["reach"].max()
 
 
 def verdict(row: pd.Series) -> str:
@@ -95,7 +109,9 @@ def verdict(row: pd.Series) -> str:
         return "chance"
     if math.isnan(row["text_auroc"]):
         return "open"
-    return "words" if row["text_auroc"] - 0.5 >= WORDS_TELL * (row["auroc"] - 0.5) else "state"
+    if row["text_auroc"] - 0.5 >= WORDS_TELL * (row["auroc"] - 0.5):
+        return "words"
+    return "close" if row["low"] <= row.get("reach", math.nan) else "state"
 
 
 def spoken_of(detection: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -117,4 +133,6 @@ def listed(mine: pd.DataFrame, kind: str) -> str:
         )
         return f"Words alone already tell at {said}: there the probe shows nothing hidden (hatched)."
     said = ", ".join(f"{r['column']} ({theme.aurocs(r['auroc'], r['low'], r['high'])})" for _, r in rows.iterrows())
-    return f"Not above the shuffled labels: {said}." if kind == "chance" else f"Without a text baseline, so undecided: {said}."
+    return {"chance": f"Not above the shuffled labels: {said}.", "close": f"Not clear of what the words may tell: {said}."}.get(
+        kind, f"Without a text baseline, so undecided: {said}."
+    )
