@@ -339,9 +339,9 @@ def group(name: str, about: str, commands: Mapping[str, Callable[..., None]]) ->
 
 def main() -> None:
     """Entry point. Errors a user can mend are one sentence on standard error; Ctrl-C keeps what is finished."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(Once())
+    told = logging.StreamHandler()  # of our own: the filter must not stay on a handler of somebody who calls main()
+    told.addFilter(Once())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[told])
     first, rest = sys.argv[1:2], sys.argv[2:]
     if first and first[0] in NESTED and rest:
         (about, commands), prog, args = NESTED[first[0]], f"thoughtlens {first[0]}", rest
