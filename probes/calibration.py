@@ -7,6 +7,8 @@ Platt 1999, "Probabilistic outputs for support vector machines". Slope and offse
 on rows the probe has not seen (dev): on its own training rows a probe is too sure. Newton steps, halved until the loss does not rise (Lin,
 Lin and Weng 2007), on scores brought to mean 0 and deviation 1, so that their unit does not matter.
 
+A probe that reads backwards on dev has nothing to be calibrated: its slope is held at 0, so that it does not pass for a good one.
+
 Shapes: scores [s, n], y [n] → slope, offset [s] (`s` scores, each calibrated on its own, `n` rows).
 """
 
@@ -34,6 +36,16 @@ def platt(scores: Float[Tensor, "s n"], y: Bool[Tensor, " n"]) -> tuple[Float[Te
     slope, offset = _newton(z, target)
     slope = slope / scale
     return slope, offset - slope * mean
+
+
+def calibrated(scores: Float[Tensor, "s n"], y: Bool[Tensor, " n"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
+    """Slope, at least 0, and offset, score by score: steps taken together stop together, and the last bits would depend on the company.
+
+    The cross entropy is convex: where its minimum has a negative slope, the least among slopes of at least 0 is that of a constant score.
+    """
+    slopes, offsets = (torch.cat(part) for part in zip(*(platt(row[None], y) for row in scores), strict=True))
+    _, flat = platt(torch.zeros_like(scores[:1]), y)
+    return slopes.clamp_min(0), torch.where(slopes < 0, flat, offsets)
 
 
 def probability(scores: Float[Tensor, "s n"], slope: Float[Tensor, " s"], offset: Float[Tensor, " s"]) -> Float[Tensor, "s n"]:

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .calibration import platt, probability
+from .calibration import calibrated, probability
 from .controls import permutation_p
 from .dataset import Dataset
 from .metrics import MEASURES, accuracy, auroc, measure, rarer_groups
@@ -74,7 +74,7 @@ class Decision:
 
 def decide(scores: Float[Tensor, "s n"], y: Bool[Tensor, " n"]) -> Decision:
     """The decision by the dev rows."""
-    return Decision(torch.tensor([cut(row[~y].sort().values, FPR) for row in scores], dtype=torch.float64), *_calibrated(scores, y))
+    return Decision(torch.tensor([cut(row[~y].sort().values, FPR) for row in scores], dtype=torch.float64), *calibrated(scores, y))
 
 
 def tell(held: Held, scores: Scores, decision: Decision) -> Told:
@@ -115,7 +115,7 @@ def with_controls(
     """
     rows = {}
     dealt = {side: _deals(*of_side) for side, of_side in task.items()}
-    calibrations = [_calibrated(*deal) for deal in dealt["dev"]] if task else []
+    calibrations = [calibrated(*deal) for deal in dealt["dev"]] if task else []
     for (side, subset), keep in held.subsets.items():
         y = held.sides[side].y[keep]
         chance, drawn = auroc(shuffled[side][..., keep], y), auroc(random[side][..., keep], y)
@@ -174,16 +174,6 @@ def _subsets(data: Dataset, side: str, complied: str | None) -> dict[str, Bool[T
 
 def _deals(scores: Float[Tensor, "*s k n"], labels: Bool[Tensor, "k n"]) -> list[tuple[Float[Tensor, "s n"], Bool[Tensor, " n"]]]:
     return list(zip(scores.reshape(-1, *labels.shape).unbind(1), labels, strict=True))
-
-
-def _calibrated(scores: Float[Tensor, "s n"], y: Bool[Tensor, " n"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
-    """Slope, at least 0, and offset, score by score: steps taken together stop together, and the last bits would depend on the company.
-
-    The cross entropy is convex: where its minimum has a negative slope, the least among slopes of at least 0 is that of a constant score.
-    """
-    slopes, offsets = (torch.cat(part) for part in zip(*(platt(row[None], y) for row in scores), strict=True))
-    _, flat = platt(torch.zeros_like(scores[:1]), y)
-    return slopes.clamp_min(0), torch.where(slopes < 0, flat, offsets)
 
 
 def _chances(scores: Float[Tensor, "s n"], slope: Float[Tensor, " s"], offset: Float[Tensor, " s"]) -> Float[Tensor, "s n"]:

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from . import lda, mean_difference, ridge
-from .calibration import platt, probability
+from .calibration import calibrated, probability
 from .dataset import group_names
 from .kinds import KINDS
 from .metrics import auroc, measure
@@ -231,7 +231,7 @@ def _probes(
         settings = KINDS[kind].settings
         best = auroc(scores["dev"][:, start : start + len(settings)], y["dev"]).argmax(1)  # the smallest setting among equals
         read = {side: found[every, start + best] for side, found in scores.items()}
-        slope, offset = platt(read["dev"], y["dev"])
+        slope, offset = calibrated(read["dev"], y["dev"])
         told = measure(
             read["test"], probability(read["test"], slope, offset), y["test"], np.array(sides["test"].groups), resampled=resampled
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.calibration import _SigmoidCalibration
-from thoughtlens.probes.calibration import platt, probability
+from thoughtlens.probes.calibration import calibrated, platt, probability
 from thoughtlens.probes.metrics import calibration_error
 
 CASES = {
@@ -109,3 +109,15 @@ def test_probabilities_of_new_rows_are_right():
     assert (slope.item(), offset.item()) == (pytest.approx(2 / 7, rel=0.05), pytest.approx(-1 - 6 / 7, rel=0.08))
     after = calibration_error(probability(scores, slope, offset)[0, 10_000:], y[10_000:])
     assert after.item() < 0.02 < calibration_error(torch.sigmoid(scores[0, 10_000:]), y[10_000:]).item()
+
+
+def test_a_score_that_reads_backwards_gets_the_share_of_positives_and_others_what_platt_gives() -> None:
+    torch.manual_seed(0)
+    y = torch.arange(60) % 3 == 0
+    scores = torch.stack([torch.randn(60) + 2.0 * y, torch.randn(60) - 2.0 * y])
+    slope, offset = calibrated(scores, y)
+    wanted, shift = platt(scores, y)
+    torch.testing.assert_close(torch.stack([slope[0], offset[0]]), torch.stack([wanted[0], shift[0]]))
+    assert wanted[1] < 0 and slope[1] == 0
+    told = probability(scores, slope, offset)[1]
+    assert bool((told == told[0]).all()) and abs(float(told[0]) - 1 / 3) < 0.03
