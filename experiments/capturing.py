@@ -11,31 +11,25 @@ with the same bytes as one that was not. What cannot be used is found before any
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from ..hooks.capture import capture
-from ..hooks.encode import encode
 from ..hooks.files import in_words, locked, sha256_of, short, writable_folder
 from ..hooks.generate import generate
 from ..hooks.model import LensModel
-from ..hooks.planning import check_pictures, pictures_sha, sites_and_width, spans_of
+from ..hooks.planning import check_pictures, sites_and_width, spans_of
 from ..hooks.records import (
     Prompt,
     Skipped,
     Transcript,
-    append_transcripts,
-    cut_transcripts,
     read_prompts,
     read_skipped,
     read_transcripts,
@@ -47,14 +41,12 @@ from ..hooks.select import Select
 from ..hooks.spans import parse_span
 from ..hooks.store import Store, open_store
 from .benchmarks import BENCHMARKS
-from .benchmarks import prompts as load_prompts
-from .progress import Advance, Track, track
+from .progress import Track, track
+from .prompting import OnError, Work, in_files, pictures_of, read, refuse, source_of, usable, write
 from .run import Run, open_run
 
-OnError = Literal["raise", "skip"]
 STAGE = "capture"
 CONFIG, PROMPTS = "config.yaml", "prompts.jsonl"
-TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -87,15 +79,6 @@ class Asked:
         for name in ("limit", "max_new_tokens", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is at least 1, got {value}")
-
-
-@dataclass(frozen=True)
-class Work:
-    """Prompts to capture, their transcripts by id where those were given, and what was left out."""
-
-    prompts: list[Prompt]
-    given: Mapping[str, Transcript]
-    skipped: list[Skipped]
 
 
 @dataclass(frozen=True)
@@ -140,39 +123,6 @@ def capturing(out: str | Path, asked: Asked, model: Callable[[], LensModel], *, 
     return Captured(store, transcripts, work.skipped, {**wrote, **read_speed})
 
 
-def read(asked: Asked) -> Work:
-    """The prompts asked for, as far as their lines can be read."""
-    source, skipped = source_of(asked), list[Skipped]()
-    if source in BENCHMARKS:
-        prompts = load_prompts(source, split=asked.split or "test")
-    elif Path(source).is_file():
-        prompts = read_prompts(source, skipped=skipped)
-    else:
-        raise FileNotFoundError(f"there is no file of prompts {source}, and no benchmark of that name; known are {', '.join(BENCHMARKS)}")
-    given: dict[str, Transcript] = {}
-    if asked.transcripts:
-        given = {t.id: t for t in read_transcripts(asked.transcripts, prompts, skipped=skipped)}
-        prompts = [t.prompt for t in given.values()]
-    splits = sorted({p.split for p in prompts})
-    prompts = [p for p in prompts if asked.split in (None, p.split)]
-    if splits and not prompts:
-        raise ValueError(f"{source} has no prompt of the split {asked.split!r}; its splits are {', '.join(map(repr, splits))}")
-    if not prompts and not skipped:
-        raise ValueError(f"{asked.transcripts or source} is empty: there is nothing to capture. Give at least one prompt.")
-    if asked.limit is not None and asked.limit < len(prompts):
-        chosen = range(asked.limit) if asked.seed is None else sorted(random.Random(asked.seed).sample(range(len(prompts)), asked.limit))
-        prompts = [prompts[i] for i in chosen]
-    return Work(prompts, given, skipped)
-
-
-def source_of(asked: Asked) -> str:
-    """Where the prompts come from: what was said; else the file of the run that the transcripts are part of; else the made-up world."""
-    if asked.prompts is not None:
-        return asked.prompts
-    beside = asked.transcripts.resolve().parent.parent / "prompts.jsonl" if asked.transcripts else None
-    return str(beside) if beside and beside.is_file() else "organism"
-
-
 def settled(out: Path, config: Mapping[str, Any], asked: Asked, lens: LensModel, work: Work, bars: Track) -> tuple[Run, Work]:
     """The prompts of the run and what was left out, checked once and written down; from then on taken from there."""
     file, left_out = out / PROMPTS, out / "skipped.jsonl"
@@ -195,7 +145,11 @@ def answers(run: Run, asked: Asked, lens: LensModel, work: Work, bars: Track) ->
         return read_transcripts(copy, work.prompts), {}
     file, start = run.path("transcripts", f"{in_files(lens)}.jsonl"), time.perf_counter()
     with bars(f"{lens.name} answers", len(work.prompts)) as advance:
-        tokens = write(lens, work.prompts, file, asked.max_new_tokens, asked.batch_size, advance)
+
+        def say(chunk: Sequence[Prompt]) -> list[list[Transcript]]:
+            return [generate(lens, chunk, max_new_tokens=asked.max_new_tokens, batch_size=asked.batch_size, progress=False)]
+
+        tokens = write(work.prompts, [file], asked.batch_size, say, advance)
     return read_transcripts(file, work.prompts), {"wrote": tokens / (time.perf_counter() - start)} if tokens else {}
 
 
@@ -213,59 +167,6 @@ def activations(
     here = set(store.index["prompt_id"])
     tokens = sum(len(t.prompt_ids) + len(t.output_ids) for t in transcripts if t.id in here)
     return store, {} if begun else {"read": tokens / (time.perf_counter() - start)}
-
-
-def usable(lens: LensModel, work: Work, max_new_tokens: int, advance: Advance) -> Work:
-    """Without the prompts that the model cannot take with what is, or may be, written after them."""
-    kept, skipped = [], list(work.skipped)
-    for prompt in work.prompts:
-        try:
-            check_prompt(lens, prompt, work.given.get(prompt.id), max_new_tokens)
-            kept.append(prompt)
-        except (ValueError, OSError) as error:
-            named = repr(prompt.id) in str(error)  # the operating system's errors name files alone
-            skipped.append(Skipped(prompt.id, None, str(error) if named else f"prompt {prompt.id!r}: {error}"))
-        advance("", 1)
-    return Work(kept, work.given, skipped)
-
-
-def check_prompt(lens: LensModel, prompt: Prompt, transcript: Transcript | None, max_new_tokens: int) -> None:
-    """ValueError or OSError where the model cannot take the prompt, or makes other tokens of it than the transcript has."""
-    batch = encode(lens, [prompt], prefixes=[transcript.output_ids if transcript else ()])
-    length = int(batch.lengths[0])
-    if transcript is None and length + max_new_tokens > lens.context:
-        raise ValueError(
-            f"prompt {prompt.id!r} takes {length} tokens and up to {max_new_tokens} are to be written, the context of {lens.name} "
-            f"is {lens.context}. Shorten it, make its pictures smaller, or ask for fewer tokens."
-        )
-    if transcript is not None and tuple(batch.ids[0]) != transcript.prompt_ids + transcript.output_ids:
-        raise ValueError(
-            f"the transcript of {prompt.id!r} by {transcript.model!r} has {len(transcript.prompt_ids)} prompt tokens, {lens.name!r} makes "
-            f"{length - len(transcript.output_ids)} others of the same prompt: the tokenizer, the chat template or the pictures differ. "
-            "Use a model of the same trio, and the prompts it was made from."
-        )
-
-
-def write(lens: LensModel, prompts: Sequence[Prompt], file: Path, max_new_tokens: int, batch_size: int, advance: Advance) -> int:
-    """Let the model answer chunk by chunk, going on after the last whole one in the file. Returns how many tokens were written now."""
-    chunks = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-    done = cut_transcripts(file, [[p.id for p in chunk] for chunk in chunks])
-    advance("", sum(map(len, chunks[:done])))
-    tokens = 0
-    for chunk in chunks[done:]:
-        try:
-            said = generate(lens, chunk, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=False)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise MemoryError(
-                f"{lens.device} ran out of memory while {lens.name} answered {len(chunk)} prompts at a time. "
-                "Use a smaller --batch-size in a new folder, or fewer --max-new-tokens."
-            ) from error
-        append_transcripts(file, said)
-        tokens += sum(len(t.output_ids) for t in said)
-        advance("", len(chunk))
-    return tokens
 
 
 def settings(asked: Asked, lens: LensModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -289,18 +190,6 @@ def settings(asked: Asked, lens: LensModel, prompts: Sequence[Prompt]) -> dict[s
         "select": asked.where.to_dict(),
         "pictures": pictures_of(prompts),
     }
-
-
-def pictures_of(prompts: Sequence[Prompt]) -> str:
-    """One sha256 over the pictures of all prompts. One that cannot be read counts as such: usable() says what is wrong with it."""
-    every = hashlib.sha256()
-    for prompt in prompts:
-        try:
-            seen = pictures_sha(prompt)
-        except (ValueError, OSError):
-            seen = "unreadable"
-        every.update(f"{prompt.id} {seen}\n".encode())
-    return every.hexdigest()
 
 
 def check_sites(lens: LensModel, where: Select, prompts: Sequence[Prompt]) -> None:
@@ -361,25 +250,6 @@ def sweep(out: Path) -> None:
     for folder in (out, out / "images", out / "transcripts"):
         for left in folder.glob(".*.part"):
             left.unlink()
-
-
-def refuse(skipped: Sequence[Skipped], on_error: OnError) -> None:
-    """ValueError that names what cannot be used, if there is anything and it is not to be left out."""
-    if skipped and on_error == "raise":
-        told = "; ".join(one.error.rstrip(".") for one in skipped[:TOLD])
-        more = f"; and {len(skipped) - TOLD} more" if len(skipped) > TOLD else ""
-        count = f"{len(skipped)} prompt{'s' * (len(skipped) > 1)}"
-        raise ValueError(f"{count} cannot be used: {told}{more}. Mend them, or leave them out with --on-error skip.")
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out. On the CPU torch has no class of its own for it."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def in_files(lens: LensModel) -> str:
-    """The model's name as it names files: a hub id without its owner."""
-    return lens.name.split("/")[-1]
 
 
 def size_of(folder: Path) -> int:

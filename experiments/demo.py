@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from ..checkpoints import CHECKPOINTS
 from ..viz.report import report
 from .detection import wordless
-from .progress import track
+from .progress import printer, track
 from .run import open_run
 from .study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring, written
 
@@ -34,7 +33,7 @@ def demo(
     home = Path(checkpoints)
     plan = Plan(models={role: str(home / role) for role in ROLES})
     steering = None if sweep or not (home / STEERING).is_file() else home / STEERING
-    console = Console(highlight=False)
+    console = printer()
     run = open_run(out, config(plan))
     with track(progress) as bars:
         study = Study(run, plan, bars, device, steering)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 EXTRAS = {  # those of pyproject.toml
     "train": ("peft",),
+    "export": ("peft", "gguf"),
     "shard": ("accelerate",),
     "quantize": ("bitsandbytes", "accelerate"),
-    "test": ("peft", "accelerate", "pytest", "hypothesis"),
-    "dev": ("peft", "accelerate", "pytest", "hypothesis", "ruff", "mypy", "pandas-stubs", "build"),
+    "test": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis"),
+    "dev": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "build"),
 }
 OPTIONAL = {"torchvision": "video and fast image processors; not needed"}
 

@@ -9,7 +9,6 @@ Layer, kind, regularisation and moment are chosen on dev; what is printed is of 
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from types import MappingProxyType
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.rule import Rule
 
 from ..checkpoints import CHECKPOINTS
@@ -29,10 +28,8 @@ from . import probing_tables as tables
 from . import questions, rereading, rereading_tables
 from .asked import Asked, Probing, open_probing
 from .probing_summary import sentences
+from .progress import printer
 from .questions import Tables
-
-WIDTH = 180  # of what is printed where there is no terminal
-
 
 Tell = Callable[[pd.DataFrame], Iterable[RenderableType]]
 
@@ -158,7 +155,7 @@ def opening(p: Probing) -> str:
 
 def probe(run: str | Path, asked: Asked, *, checkpoints: Path | None = None, device: str | None = None, progress: bool = True) -> None:
     """Answer every question about a run folder, keep the tables there, print what came out, and draw report.html again."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = printer()
     p = open_probing(run, asked, checkpoints=checkpoints, shipped=CHECKPOINTS, device=device, progress=progress)
     with locked(p.run.folder):
         for told in findings(p):

@@ -1,7 +1,8 @@
-"""Progress bars for long work: one bar a task, with a word beside it. `total` None: unknown beforehand."""
+"""Progress bars for long work, one a task with a word beside it (`total` None: unknown beforehand); and what prints results."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+WIDTH = 180  # of tables that are printed where there is no terminal
 Advance = Callable[[str, int], None]
 Track = Callable[[str, int | None], AbstractContextManager[Advance]]
 
@@ -32,3 +34,8 @@ def track(shown: bool = True) -> Iterator[Track]:
             yield lambda note, by: progress.update(number, advance=by, note=note)
 
         yield task
+
+
+def printer() -> Console:
+    """Prints tables and sentences on stdout, as wide as the terminal; wide enough to be read where it goes into a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)

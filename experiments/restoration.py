@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..hooks.edits import Edit
 from ..hooks.gates import Always, AtSteps, Gate
 from ..hooks.generate import generate
 from ..hooks.model import LensModel
@@ -28,7 +29,9 @@ from ..hooks.records import Prompt, Transcript
 from ..hooks.steer import steer
 from ..hooks.store import Store
 from ..hooks.vector import Vector
+from ..probes.fit import fit_probes
 from ..probes.probe import Probe
+from ..probes.subspace import subspace_from_stores
 from ..probes.vectors import vector_from_stores
 from .judges import JUDGES
 from .score import rate, rates
@@ -56,8 +59,14 @@ SOURCES = {
     "reasoning: refused - complied": Source("reasoning", "refused-complied", {**TRAIN, "harmful": True}, "refused_by_reasoning"),
     "base: harmful - benign": Source("base", "harmful-benign", TRAIN),
 }
+FURTHER_SOURCES = {  # what tuning has shifted on all prompts, harmful or not: taken out of the weights (comparing.py)
+    "base - reasoning": Source("base", "safe-reasoning", TRAIN),
+    "safe - reasoning, all": Source("safe", "safe-reasoning", TRAIN),
+}
 HEADLINES = tuple(name for name, source in SOURCES.items() if source.model == "safe")
 GATES = ("always", "steps", "probe")
+FURTHER_GATES = ("probe 1%", "probe here")  # stricter; and read at the very token that is steered
+DIRECTIONS = 3  # of a subspace
 MAX_OVER_REFUSAL = 0.08
 
 
@@ -65,9 +74,10 @@ MAX_OVER_REFUSAL = 0.08
 class Setting:
     """One way to steer.
 
-    span      where the vector was read and, unless the gate is `steps`, where it is added
+    span      where the vector was read and, unless the gate is `steps`, where it acts
     sites     names of residual sites
-    strength  share of the mean residual norm there
+    strength  in measured differences: 1 is what the vector's two classes are apart
+    outputs   the direction at its one site acts at every output of attention and MLP, on every token: what weights can hold
     gate      always | steps: at every step boundary of the thought as it appears | probe: where the last prompt token reads harmful
     """
 
@@ -76,19 +86,29 @@ class Setting:
     sites: tuple[str, ...]
     strength: float
     gate: str = "always"
+    operator: str = "add"
+    unit: str = "measured"
+    outputs: bool = False
 
     @property
     def place(self) -> str:
         """The sites in short: "resid_post.3", or first to last for several."""
+        if self.outputs:
+            return f"{self.sites[0]} in all outputs"
         return self.sites[0] if len(self.sites) == 1 else f"{self.sites[0]} to {self.sites[-1]}"
 
     def __str__(self) -> str:
-        return f"{self.source} at {self.span}, {self.place}, strength {self.strength:g}, gate {self.gate}"
+        how = "" if self.operator == "add" else f"{self.operator}, "
+        unit = "" if self.unit == "measured" else f" {self.unit}"
+        return f"{self.source} at {self.span}, {self.place}, {how}strength {self.strength:g}{unit}, gate {self.gate}"
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """What steering experiments share: the reasoning model, activation stores per model (same tokens), and the gate's probe."""
+    """What steering experiments share: the reasoning model, activation stores per model (same tokens), and the gate's probe.
+
+    probe    reads the last prompt token
+    """
 
     lens: LensModel
     stores: Mapping[str, Store]
@@ -97,13 +117,31 @@ class Workbench:
     max_new_tokens: int
     batch_size: int
 
-    def vector(self, source: str, span: str, *, shuffled: int | None = None) -> Vector:
-        """The vector of a named source at a span, from training rows. ValueError where the contrast has one side only."""
-        how = SOURCES[source]
-        options = {"contrast": how.contrast, "span": span, "where": how.where, "label": how.label, "shuffled": shuffled}
-        return vector_from_stores(source=self.stores[how.model], target=self.stores["reasoning"], **options)
+    def vector(self, source: str, span: str, *, shuffled: int | None = None, directions: int = 1) -> Vector:
+        """The vector of a named source at a span, from training rows, or several directions. ValueError for a contrast with one side."""
+        how = (SOURCES | FURTHER_SOURCES)[source]
+        options = {"contrast": how.contrast, "span": span, "where": how.where, "label": how.label}
+        stores = {"source": self.stores[how.model], "target": self.stores["reasoning"]}
+        if directions > 1:
+            return subspace_from_stores(k=directions, **stores, **options)
+        return vector_from_stores(shuffled=shuffled, **stores, **options)
 
-    def gate(self, name: str) -> Gate:
+    def edit(self, setting: Setting, vector: Vector | None = None, *, shuffled: int | None = None) -> Edit:
+        """A setting as what steer() takes: with its own vector unless another is given."""
+        several = setting.operator in ("subspace", "transport")
+        made = vector or self.vector(setting.source, setting.span, shuffled=shuffled, directions=DIRECTIONS if several else 1)
+        chosen = made.at(*setting.sites)
+        spans = "all" if setting.outputs else "thought" if setting.gate == "steps" else setting.span
+        return Edit(
+            chosen.elsewhere(self.lens.outputs) if setting.outputs else chosen,
+            setting.strength,
+            operator=setting.operator,
+            unit="local" if setting.unit == "local" else "measured",
+            spans=spans,
+            gate=self.gate(setting.gate, setting),
+        )
+
+    def gate(self, name: str, setting: Setting | None = None) -> Gate:
         match name:
             case "always":
                 return Always()
@@ -111,17 +149,23 @@ class Workbench:
                 return AtSteps()
             case "probe":
                 return self.probe.gate(fpr=0.05)
-        raise ValueError(f"unknown gate {name!r}; known are {', '.join(GATES)}")
+            case "probe 1%":
+                return self.probe.gate(fpr=0.01)
+            case "probe here" if setting is not None:
+                return self.probe_here(setting).gate(fpr=0.05)
+        raise ValueError(f"unknown gate {name!r}; known are {', '.join((*GATES, *FURTHER_GATES))}")
+
+    def probe_here(self, setting: Setting) -> Probe:
+        """A probe that reads the very token and the first site that a setting steers."""
+        first = min(setting.sites, key=lambda site: int(site.rsplit(".", 1)[1]))
+        sweep = fit_probes(self.stores["reasoning"], spans=[setting.span], sites=[first], kinds=["logistic"], progress=False)
+        return sweep.probes[first, setting.span, "logistic"]
 
     def write(
         self, prompts: Sequence[Prompt], setting: Setting | None, vector: Vector | None = None, condition: str | None = None
     ) -> list[Transcript]:
         """Let the reasoning model write, steered by a setting (its own vector unless another is given)."""
-        active: Any = nullcontext()
-        if setting is not None:
-            chosen = (vector or self.vector(setting.source, setting.span)).at(*setting.sites)
-            spans = "thought" if setting.gate == "steps" else setting.span
-            active = steer(self.lens, chosen, strength=setting.strength, spans=spans, gate=self.gate(setting.gate))
+        active: Any = nullcontext() if setting is None else steer(self.lens, self.edit(setting, vector))
         with active:
             return generate(
                 self.lens,
@@ -140,31 +184,39 @@ METRICS = ("attack_success", "refusal", "over_refusal", "helpful", "truncated")
 
 
 def rows_of(
-    bench: Workbench,
+    verdicts: Sequence[Verdict],
     transcripts: Sequence[Transcript],
     setting: Setting | None,
     *,
     plain: Mapping[str, Transcript] | None = None,
+    metrics: Sequence[str] = METRICS,
+    grouped: bool = False,
     **columns: object,
 ) -> list[dict[str, Any]]:
-    """Rows of the `restoration` table: the five rates over all prompts and per attack, with the tokens that fired.
+    """Rows of the `restoration` table: rates over all prompts and per attack, with the tokens that fired.
 
-    plain   unsteered transcripts by prompt id; with them also `changed`, the share of outputs that differ
+    verdicts   on the transcripts, in their order
+    plain      unsteered transcripts by prompt id; with them also `changed`, the share of outputs that differ
+    metrics    which rates; grouped: intervals over goals as well
     """
     shared: dict[str, Any] = {"vector": "", "source": "", "span": "", "site": "", "operator": "", "strength": 0.0, "gate": ""}
     if setting is not None:
-        shared = {**asdict(setting), "vector": setting.source, "site": setting.place, "operator": "add"}
-        del shared["sites"]
+        shared = {**asdict(setting), "vector": setting.source, "site": setting.place}
+        shared["operator"] += "" if setting.unit == "measured" else f" {setting.unit}"
+        del shared["sites"], shared["unit"], shared["outputs"]
     shared |= {"thought_mode": "regenerated", **columns}
-    judged = list(zip(bench.verdicts(transcripts), transcripts, strict=True))
+    judged = list(zip(verdicts, transcripts, strict=True))
     rows: list[dict[str, Any]] = []
     for attack in ("all", *sorted({t.prompt.attack for t in transcripts})):
         kept = [(v, t) for v, t in judged if attack in ("all", t.prompt.attack)]
         fired = sum(t.fired for _, t in kept)
-        found = rates([v for v, _ in kept], [t.prompt for _, t in kept], attack=attack, fired=fired, **shared)
-        rows += [row for row in found if row["metric"] in METRICS and row["channel"] == "answer"]
+        prompts = [t.prompt for _, t in kept]
+        found = rates([v for v, _ in kept], prompts, grouped=grouped, attack=attack, fired=fired, **shared)
+        rows += [row for row in found if row["metric"] in metrics and row["channel"] == "answer"]
         if plain is not None:
-            rows.append(rate("changed", [t.output_ids != plain[t.id].output_ids for _, t in kept], attack=attack, fired=fired, **shared))
+            changed = [t.output_ids != plain[t.id].output_ids for _, t in kept]
+            groups = [p.group or p.id for p in prompts] if grouped else None
+            rows.append(rate("changed", changed, groups=groups, attack=attack, fired=fired, **shared))
     return rows
 
 
@@ -189,8 +241,7 @@ class Choice:
 
 SPANS = ("last_prompt", "thought_first", "thought[:16]", "thought", *(f"step_end[{i}]" for i in range(6)))
 MOMENTS = (*SPANS, "thought_last")
-STRENGTHS = (0.2, 0.3, 0.45, 0.6, 0.8)
-COARSE = (0.2, 0.45, 0.8)
+STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0)
 
 
 def choose(
@@ -212,7 +263,8 @@ def choose(
         except ValueError as error:
             log.warning("no vector for %s at %s: %s", setting.source, setting.span, error)
             return False
-        found = rows_of(bench, bench.write(prompts, setting, vector), setting, condition=str(setting), split="dev")
+        said = bench.write(prompts, setting, vector)
+        found = rows_of(bench.verdicts(said), said, setting, condition=str(setting), split="dev")
         rows.extend(found)
         scores[setting] = restored(found)
         told(f"{setting}: {scores[setting]:.2f}")
@@ -221,13 +273,14 @@ def choose(
     layers = bench.lens.n_layers
     single = [(f"resid_post.{layer}",) for layer in range(layers)]
     every = tuple(site for (site,) in single)
-    start = Setting(HEADLINES[0], "last_prompt", (f"resid_post.{layers // 2}",), 0.45)
-    moment = best(replace(start, source=source, span=span, strength=c) for span in spans for source in HEADLINES[:2] for c in (0.3, 0.6))
+    start = Setting(HEADLINES[0], "last_prompt", (f"resid_post.{layers // 2}",), 2.0)
+    moment = best(replace(start, source=source, span=span, strength=c) for span in spans for source in HEADLINES[:2] for c in (1.4, 2.8))
     places = (*single, every)
-    sources = {moment.source: best(replace(moment, sites=sites, strength=c) for sites in places for c in STRENGTHS)}
-    for source in SOURCES:
-        if source not in sources and _measure(replace(moment, source=source)):
-            sources[source] = best(replace(moment, source=source, sites=sites, strength=c) for sites in places for c in COARSE)
+    sources = {
+        source: best(replace(moment, source=source, sites=sites, strength=c) for sites in places for c in STRENGTHS)
+        for source in SOURCES
+        if _measure(replace(moment, source=source))
+    }
     headline = max((s for name, s in sources.items() if name in HEADLINES), key=lambda s: scores[s])
     gated = best(replace(headline, gate=gate) for gate in GATES)
     others = {name: setting for name, setting in sources.items() if name != headline.source}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from ..hooks.files import write_text
+from .progress import printer
 
 TITLE = "# How fast it is"
 
@@ -32,7 +32,7 @@ class Measured:
 
 def show(machine: str, tables: Mapping[str, pd.DataFrame]) -> None:
     """Print tables of words, under their titles."""
-    console = Console(highlight=False)
+    console = printer()
     console.print(machine)
     for title, table in tables.items():
         drawn = Table(title=title, title_justify="left")

@@ -266,20 +266,23 @@ def restoring(study: Study) -> pd.DataFrame:
             bench = workbench(study)
             vector = bench.vector(setting.source, setting.span)
             outputs[1].unlink(missing_ok=True)
-            vector.at(*setting.sites).save(outputs[1])
+            told = {"operator": setting.operator, "spans": [setting.span], "gate": setting.gate}
+            chosen_on = f"{plan.benchmark} dev, {plan.tuning} twin pairs, judge {plan.judge}"
+            vector.at(*setting.sites).recommend(strength=setting.strength, chosen_on=chosen_on, **told).save(outputs[1])
             work: list[tuple[str, Setting, Vector, Sequence[Prompt]]] = [("steered", setting, vector, test)]
             work += [(name, other, bench.vector(other.source, other.span), test) for name, other in others.items()]
             work.append(("shuffled", setting, bench.vector(setting.source, setting.span, shuffled=plan.seed), test))
             work += [(f"random[{i}]", setting, made, few) for i, made in enumerate(random_vectors(vector, plan.draws, plan.seed))]
             plain = {t.id: t for t in written(study, "reasoning")[0]}
             safe = {t.id: t for t in written(study, "safe")[0]}
-            rows = rows_of(bench, [plain[p.id] for p in test], None, condition="unsteered", split="test")
-            rows += rows_of(bench, [safe[p.id] for p in test], None, condition="safe", split="test")
-            rows += rows_of(bench, [plain[p.id] for p in few], None, condition=SAME, split="test")
+            rows = []
+            for said, asked, condition in ((plain, test, "unsteered"), (safe, test, "safe"), (plain, few, SAME)):
+                kept = [said[p.id] for p in asked]
+                rows += rows_of(bench.verdicts(kept), kept, None, condition=condition, split="test")
             with study.track("steering on test", len(work)) as advance:
                 for condition, how, pushed, asked in work:
-                    said = steered(study, bench, condition, how, pushed, asked)
-                    rows += rows_of(bench, said, how, condition=condition, split="test", plain=plain)
+                    kept = steered(study, bench, condition, how, pushed, asked)
+                    rows += rows_of(bench.verdicts(kept), kept, how, condition=condition, split="test", plain=plain)
                     advance(condition, 1)
             run.write_table("restoration", pd.DataFrame(rows))
     return run.table("restoration")

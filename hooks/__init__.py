@@ -3,30 +3,36 @@
 from .artifact import load_artifact, save_artifact
 from .capture import capture
 from .dialects import CHECKPOINTS, DIALECTS, Split, Stream, bind, choose, pieces, split
+from .edits import Edit
 from .encode import Batch, MissingPicture, PromptError, encode, kinds_of
 from .families import FAMILIES, Block, Family, family_of
 from .frame import Frame, token_kinds
-from .gates import Always, AtSteps, FirstTokens, ProbeGate
+from .gates import Always, AtSteps, FirstTokens, InSpans, ProbeGate
 from .generate import forced, generate
 from .kinds import KINDS, Kind
 from .markers import Dialect, Markers, Role
 from .model import LensModel, load, wrap
+from .modes import MODES, thought_modes
 from .reading import reading
 from .records import Prompt, Transcript, read_prompts, read_transcripts, write_prompts, write_transcripts
 from .select import POOLS, Pool, Select
 from .sites import NAMES, Site, expand, parse_site
 from .spans import SPANS, Span, is_span, parse_span, resolve, streamable
-from .steer import Steering, steer
+from .steer import monitor, steer
+from .steering import Steering
 from .store import Store, open_store, verify_store
 from .streaming import Readings, stream
+from .triggers import Trigger
 from .trio import aligned, capture_trio
 from .vector import Vector
+from .watching import Held, Seen
 
 __all__ = [
     "CHECKPOINTS",
     "DIALECTS",
     "FAMILIES",
     "KINDS",
+    "MODES",
     "NAMES",
     "POOLS",
     "SPANS",
@@ -35,9 +41,12 @@ __all__ = [
     "Batch",
     "Block",
     "Dialect",
+    "Edit",
     "Family",
     "FirstTokens",
     "Frame",
+    "Held",
+    "InSpans",
     "Kind",
     "LensModel",
     "Markers",
@@ -48,6 +57,7 @@ __all__ = [
     "PromptError",
     "Readings",
     "Role",
+    "Seen",
     "Select",
     "Site",
     "Span",
@@ -56,6 +66,7 @@ __all__ = [
     "Store",
     "Stream",
     "Transcript",
+    "Trigger",
     "Vector",
     "aligned",
     "bind",
@@ -71,6 +82,7 @@ __all__ = [
     "kinds_of",
     "load",
     "load_artifact",
+    "monitor",
     "open_store",
     "parse_site",
     "parse_span",
@@ -84,6 +96,7 @@ __all__ = [
     "steer",
     "stream",
     "streamable",
+    "thought_modes",
     "token_kinds",
     "verify_store",
     "wrap",

@@ -70,16 +70,17 @@ def watch(lens: LensModel, site: Site, take: Take) -> RemovableHandle:
 
 def attach(lens: LensModel, site: Site, change: Change) -> RemovableHandle:
     """Let `change` replace the hidden state at a site, until the handle is removed."""
-    module, split = module_at(lens, site), _split(lens, site)
-
-    def changed(hidden: Tensor) -> Tensor:
-        return change(split(hidden)).reshape(hidden.shape)
-
+    module = module_at(lens, site)
+    replaced = _on_heads(change, _split(lens, site)) if site.name == "head_out" else change
     if PLACES[site.name].at_input:
-        return module.register_forward_pre_hook(lambda _, args: (changed(_given(site, args)), *args[1:]))
+        return module.register_forward_pre_hook(lambda _, args: (replaced(_given(site, args)), *args[1:]))
     return module.register_forward_hook(
-        lambda _, args, output: (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
+        lambda _, args, output: (replaced(output[0]), *output[1:]) if isinstance(output, tuple) else replaced(output)
     )
+
+
+def _on_heads(change: Change, split: Change) -> Change:
+    return lambda hidden: change(split(hidden)).reshape(hidden.shape)
 
 
 def module_at(lens: LensModel, site: Site) -> nn.Module:

@@ -23,9 +23,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from .buffers import taken
 from .encode import Batch, Side, difference, encode
 from .model import LensModel
 from .planning import Labels, Plan, Wanted, make_plan, places, without
+from .provenance import facts_of
 from .reading import Landing, Reader, reader
 from .records import Transcript
 from .select import Select
@@ -78,7 +80,7 @@ def capture(
 
 
 def check_unsteered(lens: LensModel) -> None:
-    if lens.steering is not None:
+    if lens.steering is not None or taken(lens.inner):
         raise ValueError("capture reads the model as it is, and steering is active. Leave the `with steer(…)` block first.")
 
 
@@ -89,6 +91,7 @@ def meta(lens: LensModel, where: Select, sites: Sequence[Site], width: int, job:
         "fingerprint": lens.fingerprint,
         "dialect": lens.dialect.name,
         "template": dict(lens.template),
+        "read_from": facts_of(lens),
         "select": where.to_dict(),
         "sites": [str(site) for site in sites],
         "width": width,

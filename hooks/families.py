@@ -24,6 +24,7 @@ class Block:
     attention         its attention
     out               the output projection inside the attention
     mlp               its MLP, or its mixture of experts
+    down              the output projection inside the MLP; a mixture of experts has no single one
     attention_adds    the module whose output joins the residual, where that is not the attention itself but a norm behind it
     mlp_adds          the same for the MLP
     attention_gate    parameter g, where tanh(g) times the attention joins the residual
@@ -35,6 +36,7 @@ class Block:
     attention: str = "self_attn"
     out: str = "o_proj"
     mlp: str = "mlp"
+    down: str = "down_proj"
     attention_adds: str = ""
     mlp_adds: str = ""
     attention_gate: str = ""

@@ -3,114 +3,138 @@
 All gates but probes are known when the forward begins. A probe is known once the forward has come to its site, and so a forward falls into
 stages: stage 0 until the first probe has read, and one after each place at which probes read. A site is steered by what is known then.
 
-Shapes: `b` rows, `p` tokens of this forward, `d` width.
+What a probe decides is decided inside the forward and in place, on buffers: it may be compiled.
+
+Shapes: `b` rows, `p` tokens of this forward, `g` gates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from .attach import place
-from .clock import Clock, Tick, on_time
-from .gates import Always, AtSteps, FirstTokens, Gate, ProbeGate, evaluate, leaves
-from .operators import wide
-from .spans import parse_span
-
-if TYPE_CHECKING:
-    from .model import LensModel
+from .buffers import Buffers
+from .clock import Clock
+from .gates import Always, AtSteps, FirstTokens, Gate, InSpans, ProbeGate, leaves
+from .spans import Span, parse_span
+from .tick import Tick, on_time
 
 
-class Gating:
-    """One gate, a combination perhaps, at work.
+class Openings:
+    """The probe gates of a steering, and where each is open.
 
-    openings   its probes, in the order they read
+    gates     each once
+    columns   where the readouts of each stand in the buffer "scores"
+    places    ranks of their sites in the forward pass
+    reads     whether each may read a token of this forward
     """
 
-    def __init__(self, gate: Gate, lens: LensModel) -> None:
-        self.gate = gate
-        probes = [Opening(leaf, lens) for leaf in dict.fromkeys(leaves(gate)) if isinstance(leaf, ProbeGate)]
-        self.openings = sorted(probes, key=lambda opening: opening.place)
-        self._stages = sorted({-1, *(opening.place for opening in probes)})
+    def __init__(self, gates: Sequence[ProbeGate], columns: Sequence[int], places: Sequence[int], buffers: Buffers) -> None:
+        for gate in gates:
+            if not on_time(gate.span):
+                raise ValueError(
+                    f"the gate at {gate.site} reads at {gate.span!r}, which is only known once the output is whole. "
+                    "Read at last_prompt, thought or step_end[0]."
+                )
+        self.gates, self.columns, self.places = tuple(gates), tuple(columns), tuple(places)
+        self.spans = [parse_span(gate.span) for gate in gates]
+        self.reads = [True] * len(gates)
+        self._buffers = buffers
 
-    def begin(self, clock: Clock) -> None:
-        """A forward begins."""
-        for opening in self.openings:
-            opening.begin(clock.mask(opening.span), start=clock.now.start)
+    def lay_out(self, device: torch.device) -> None:
+        for name in ("read", "carried", "open") if self.gates else ():
+            self._buffers.lay_out(name, len(self.gates), dtype=torch.bool, device=device, tokens=name != "carried")
 
-    def open(self, tick: Tick) -> Bool[Tensor, "b p"]:
-        """Where the gate is open, by what is known at this point of the forward."""
-        return evaluate(self.gate, lambda leaf: self._leaf(leaf, tick))
-
-    def stage(self, opening: Opening) -> int | None:
-        """The stage that begins once this probe has read; None if another reads at the same place after it."""
-        last = [other for other in self.openings if other.place == opening.place][-1]
-        return self._stages.index(opening.place) if opening is last else None
-
-    def covers(self, stage: int, places: Sequence[int]) -> bool:
-        """Whether any of the places comes in a stage."""
-        begin, end = self._stages[stage], self._stages[stage + 1] if stage + 1 < len(self._stages) else max(places) + 1
-        return any(begin <= at < end for at in places)
-
-    def _leaf(self, leaf: Gate, tick: Tick) -> Bool[Tensor, "b p"]:
-        match leaf:
-            case Always():
-                return tick.live
-            case AtSteps():
-                return tick.step_end
-            case FirstTokens(k):
-                return tick.output < k
-            case ProbeGate():
-                return next(opening.open for opening in self.openings if opening.gate is leaf)
-        raise TypeError(f"{leaf!r} is no gate; known are Always, AtSteps, FirstTokens, ProbeGate and their combinations with & | ~")
-
-
-class Opening:
-    """One probe gate at work.
-
-    place   rank of its site in the forward pass
-    open    [b, p] where it is open at the tokens of this forward, as far as it is known by now
-    """
-
-    def __init__(self, gate: ProbeGate, lens: LensModel) -> None:
-        (self.site,) = lens.expand(gate.site)
-        if gate.weight.numel() != lens.width:
-            raise ValueError(
-                f"the gate at {gate.site} has a weight of width {gate.weight.numel()}, {lens.name} has {lens.width}. "
-                "Fit the probe on this family."
-            )
-        if not on_time(gate.span):
-            raise ValueError(
-                f"the gate at {gate.site} reads at {gate.span!r}, which is only known once the output is whole. "
-                "Read at last_prompt, thought or step_end[0]."
-            )
-        self.gate = gate
-        self.span = parse_span(gate.span)
-        self.place = place(self.site)
-        self.open: Bool[Tensor, "b p"] = torch.zeros(0, 0, dtype=torch.bool)
-        self._weight = wide(gate.weight).to(lens.device)
-
-    def begin(self, here: Bool[Tensor, "b p"], *, start: bool) -> None:
-        """A forward begins in which the gate reads at the tokens `here`; `start` where it is the first of a batch."""
-        self._here = here
-        self._carried = torch.zeros_like(here[:, 0]) if start else self.open[:, -1]
-        self.open = self._carried[:, None].expand_as(here)
-
-    def read(self, h: Float[Tensor, "b p d"]) -> None:
-        """The forward has come to the gate's site."""
-        above = (h.to(self._weight.dtype) @ self._weight + self.gate.bias) > self.gate.threshold
-        if self.gate.latched:
-            self.open = self._carried[:, None] | ((above & self._here).cumsum(1) > 0)
+    def begin(self, clock: Clock, last: tuple[int, int] | None) -> None:
+        """A forward begins: what is open stays open until it is read. `last`: shape of the one before it; None where a batch begins."""
+        if not self.gates:
             return
-        columns = torch.arange(self._here.shape[1], device=self._here.device)
-        latest = torch.where(self._here, columns, -1).cummax(1).values
-        self.open = torch.where(latest >= 0, above.gather(1, latest.clamp(min=0)), self._carried[:, None])
+        rows, tokens = clock.now.ids.shape
+        reads = [clock.holds(span) for span in self.spans]
+        if not any(reads) and not any(self.reads) and last == (rows, 1) == (rows, tokens):
+            return  # as it was in the forward before
+        self.reads = reads
+        carried = self._buffers.view("carried", rows, 1)
+        open_, read = (self._buffers.view(name, rows, tokens) for name in ("open", "read"))
+        if last is None:
+            carried.zero_()
+        else:
+            carried.copy_(self._buffers.view("open", *last)[:, -1:])
+        open_.copy_(carried)
+        for number, (span, reads_here) in enumerate(zip(self.spans, reads, strict=True)):
+            if reads_here:
+                read[..., number] = clock.mask(span)
+            else:
+                read[..., number].zero_()
 
-    def undecided(self) -> Bool[Tensor, "b p"]:
+    def decide(self, numbers: Sequence[int], shape: tuple[int, int]) -> None:
+        """The readouts of some gates are there: where are they open?"""
+        carried = self._buffers.view("carried", shape[0], 1)
+        open_, read, scores = (self._buffers.view(name, *shape) for name in ("open", "read", "scores"))
+        for number in numbers:
+            gate = self.gates[number]
+            here, before = read[..., number], carried[..., number]
+            above = scores[..., self.columns[number]] > gate.threshold
+            if gate.latched:
+                now = before | (here & above).cumsum(1).bool()
+            else:
+                latest = torch.where(here, torch.arange(shape[1], device=here.device), -1).cummax(1).values
+                now = torch.where(latest >= 0, above.gather(1, latest.clamp(min=0)), before)
+            open_[..., number].copy_(now)
+
+    def open(self, gate: ProbeGate, shape: tuple[int, int]) -> Bool[Tensor, "b p"]:
+        """Where a gate is open, as far as it is known at this point of the forward."""
+        return self._buffers.view("open", *shape)[..., self.gates.index(gate)]
+
+    def reorder(self, rows: Int64[Tensor, " b"], shape: tuple[int, int]) -> None:
+        if self.gates:
+            open_ = self._buffers.view("open", *shape)
+            open_.copy_(open_[rows])
+
+    def undecided(self, number: int, clock: Clock) -> Bool[Tensor, "b p"]:
         """Tokens after one that is read in this same forward, in rows where that still matters."""
-        after = self._here.cumsum(1) - self._here.long() > 0
-        return after & ~self._carried[:, None] if self.gate.latched else after
+        rows, tokens = clock.now.ids.shape
+        read, carried = self._buffers.view("read", rows, tokens)[..., number], self._buffers.view("carried", rows, 1)[..., number]
+        after = read.cumsum(1) - read.long() > 0
+        return after & ~carried if self.gates[number].latched else after
+
+
+def known(gate: Gate, clock: Clock) -> Bool[Tensor, "b p"]:
+    """Where a gate that is no probe is open."""
+    tick = clock.now
+    match gate:
+        case Always():
+            return tick.live
+        case AtSteps():
+            return _at_steps(gate, tick)
+        case FirstTokens(k):
+            return tick.output < k
+        case InSpans(spans):
+            there = [clock.mask(span) for span in spans if clock.holds(span)]
+            return torch.stack(there).any(0) if there else torch.zeros_like(tick.live)
+    raise TypeError(f"{gate!r} is no gate; known are Always, AtSteps, FirstTokens, InSpans, ProbeGate and their combinations with & | ~")
+
+
+def counting(gates: Sequence[Gate]) -> list[str]:
+    """What the clock has to count for some gates."""
+    return sorted({leaf.counts for gate in gates for leaf in leaves(gate) if isinstance(leaf, AtSteps)} - {""})
+
+
+def spans_asked(gates: Sequence[Gate]) -> list[Span]:
+    """The spans that some gates ask the clock for."""
+    parts = [leaf for gate in gates for leaf in leaves(gate)]
+    inside = [parse_span(span) for leaf in parts if isinstance(leaf, InSpans) for span in leaf.spans]
+    return inside + [parse_span(leaf.span) for leaf in parts if isinstance(leaf, ProbeGate)]
+
+
+def _at_steps(gate: AtSteps, tick: Tick) -> Bool[Tensor, "b p"]:
+    ends = tick.heading if gate.headings else tick.step_end
+    if not gate.counts:
+        return ends
+    number = tick.section if gate.headings else tick.step
+    if gate.first is not None:
+        return ends & (number < gate.first)
+    return ends & torch.stack([number == only for only in gate.only or ()]).any(0)

@@ -11,18 +11,19 @@ Shapes: `o` output tokens, `v` vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from .buffers import taken
 from .capture import check_prompt_ids
 from .dialects import pieces, split
 from .encode import Batch, Side, encode
@@ -33,6 +34,7 @@ from .select import Select
 
 if TYPE_CHECKING:
     from .model import LensModel
+    from .steering import Steering
 
 
 @torch.no_grad()
@@ -66,21 +68,20 @@ def generate(
     hidden states that cannot be kept.
     """
     given = [()] * len(prompts) if prefixes is None else [tuple(prefix) for prefix in prefixes]
-    if lens.steering is not None:
-        lens.steering.check_rows(len(prompts))
+    _check_steering(lens, prompts)
     config = _config(lens, prompts, given, max_new_tokens, batch_size, temperature)
-    if condition is None:
-        condition = "unsteered" if lens.steering is None else _condition(lens)
+    condition = _condition(lens) if condition is None else condition
     written: dict[int, Transcript] = {}
     with _recorder(lens, prompts, where, into, labels, config, condition) as recorder, _bar(progress) as bar:
         task = bar.add_task(f"generate {lens.name}", total=len(prompts))
         for chosen in _by_length(lens, prompts, given, batch_size):
             batch = encode(lens, [prompts[i] for i in chosen], prefixes=[given[i] for i in chosen])
             kept = recorder.begin(batch, config) if recorder is not None else None
-            outputs, fired = _run(lens, batch, chosen, config, kept)
+            outputs, facts = _run(lens, batch, chosen, config, kept)
             for row, (i, output) in enumerate(zip(chosen, outputs, strict=True)):
                 prompt_ids = batch.ids[row][: int(batch.prompt_lengths[row])]
-                written[i] = _transcript(lens, prompts[i], condition, prompt_ids, (*given[i], *output), fired[row])
+                written[i] = _transcript(lens, prompts[i], condition, prompt_ids, (*given[i], *output), facts[row])
+            _watch(lens, [prompts[i] for i in chosen])
             if recorder is not None and kept is not None:
                 recorder.store(kept, chosen, [written[i] for i in chosen])
             bar.advance(task, len(chosen))
@@ -88,35 +89,81 @@ def generate(
 
 
 @torch.no_grad()
-def forced(lens: LensModel, transcripts: Sequence[Transcript], *, batch_size: int = 32, side: Side = "left") -> list[Float[Tensor, "o v"]]:
+def forced(
+    lens: LensModel, transcripts: Sequence[Transcript], *, batch_size: int = 32, side: Side = "left", stepwise: bool = False
+) -> list[Float[Tensor, "o v"]]:
     """Logits from which each output token would be written, the tokens before it being those of the transcript; under the active steering.
 
     One forward per batch, no cache. Spans that are only known once the output is whole (thought[-8:], thought@0.5) can be steered here.
     The last token is not run, as in generation. ValueError where this model's template does not give the transcript's prompt ids.
+
+    stepwise   token by token with a cache, as in generation: for a gate that reads at a site after one that is steered, whose decision
+               about later tokens cannot be had within one forward
     """
-    if lens.steering is not None:
-        lens.steering.check_rows(len(transcripts))
+    steering = lens.steering
+    _check_steering(lens, [t.prompt for t in transcripts])
+    if steering is not None and steering.waits and not stepwise:
+        raise ValueError(
+            "a trigger sets steering off while the output is written, which one forward over all of it cannot follow. Pass stepwise=True."
+        )
     found: dict[int, Tensor] = {}
     for chosen in _by_length(lens, [t.prompt for t in transcripts], [t.output_ids for t in transcripts], batch_size):
         some = [transcripts[i] for i in chosen]
         if silent := [t.id for t in some if not t.output_ids]:
             raise ValueError(f"the transcript of {silent[0]!r} has no output to force. Leave it out.")
-        batch = encode(lens, [t.prompt for t in some], prefixes=[t.output_ids[:-1] for t in some], side=side)
+        batch = encode(lens, [t.prompt for t in some], prefixes=None if stepwise else [t.output_ids[:-1] for t in some], side=side)
         check_prompt_ids(lens, some, batch)
-        steering = lens.steering
         if steering is not None:
-            steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen), whole=[[*t.prompt_ids, *t.output_ids] for t in some])
+            whole = None if stepwise else [[*t.prompt_ids, *t.output_ids] for t in some]
+            steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen), whole=whole)
         try:
-            starts = (batch.offsets + batch.prompt_lengths - 1).tolist()
-            kept = torch.arange(min(starts), batch.inputs["input_ids"].shape[1], device=lens.device)
-            logits = lens.model(**batch.inputs, use_cache=False, logits_to_keep=kept).logits
+            rows = _dictated(lens, some, batch) if stepwise else _at_once(lens, some, batch)
         finally:
             if steering is not None:
                 steering.expect(None)
-        for row, (i, start) in enumerate(zip(chosen, starts, strict=True)):
-            begin = start - min(starts)
-            found[i] = logits[row, begin : begin + len(transcripts[i].output_ids)].clone()
+        found |= dict(zip(chosen, rows, strict=True))
     return [found[i] for i in range(len(transcripts))]
+
+
+def _at_once(lens: LensModel, some: Sequence[Transcript], batch: Batch) -> list[Float[Tensor, "o v"]]:
+    starts = (batch.offsets + batch.prompt_lengths - 1).tolist()
+    kept = torch.arange(min(starts), batch.inputs["input_ids"].shape[1], device=lens.device)
+    logits = lens.model(**batch.inputs, use_cache=False, logits_to_keep=kept).logits
+    begins = [start - min(starts) for start in starts]
+    return [logits[row, begin : begin + len(t.output_ids)].clone() for row, (t, begin) in enumerate(zip(some, begins, strict=True))]
+
+
+def _dictated(lens: LensModel, some: Sequence[Transcript], batch: Batch) -> list[Float[Tensor, "o v"]]:
+    longest = max(len(t.output_ids) for t in some)
+    ended = lens.markers.eos_ids[0]
+    tokens = torch.tensor([[*t.output_ids, *[ended] * (longest - len(t.output_ids))] for t in some], device=lens.device)
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=longest,
+        do_sample=False,
+        eos_token_id=list(lens.markers.eos_ids),
+        pad_token_id=lens.pad_id,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    triggered = [] if lens.steering is None or not lens.steering.writes else [lens.steering.logits_processor]
+    with _plain(lens.model):
+        written = lens.model.generate(  # type: ignore[operator]
+            **batch.inputs, generation_config=config, logits_processor=LogitsProcessorList([*triggered, _Dictation(tokens)])
+        )
+    logits = torch.stack(written.logits, 1)
+    return [logits[row, : len(t.output_ids)].clone() for row, t in enumerate(some)]
+
+
+class _Dictation(LogitsProcessor):
+    """Lets the model write given tokens and no others."""
+
+    def __init__(self, tokens: Int64[Tensor, "b o"]) -> None:
+        self._tokens, self._written = tokens, 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        token = self._tokens[:, self._written, None]
+        self._written += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
 def _config(
@@ -164,14 +211,21 @@ def _by_length(lens: LensModel, prompts: Sequence[Prompt], prefixes: Sequence[Se
 
 def _run(
     lens: LensModel, batch: Batch, chosen: Sequence[int], config: GenerationConfig, kept: Kept | None
-) -> tuple[list[list[int]], list[int]]:
-    """New tokens of each row, through the end token if it came, and how many tokens were steered."""
+) -> tuple[list[list[int]], list[dict[str, Any]]]:
+    """New tokens of each row, through the end token if it came, and what steering did in it."""
     steering = lens.steering
+    forwards = 0 if steering is None else steering.forwards
+    writing = LogitsProcessorList([steering.logits_processor]) if steering is not None and steering.writes else None
     if steering is not None:
-        steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen))
+        last = batch.lengths - batch.prompt_lengths + int(config.max_new_tokens or 0) - 1  # the token that only a recording runs
+        steering.expect(batch.prompt_lengths, rows=torch.tensor(chosen), counting=None if kept is None else last.to(lens.device))
     try:
         with _plain(lens.model):
-            ids = lens.model.generate(**batch.inputs, generation_config=config) if kept is None else kept.generate()  # type: ignore[operator]
+            ids = (
+                lens.model.generate(**batch.inputs, generation_config=config, logits_processor=writing)  # type: ignore[operator]
+                if kept is None
+                else kept.generate(writing)
+            )
     finally:
         if steering is not None:
             steering.expect(None)
@@ -181,8 +235,40 @@ def _run(
         for row in ids[:, batch.inputs["input_ids"].shape[1] :].tolist()
     ]
     if steering is None:
-        return rows, [0] * len(rows)
-    return rows, steering.fired.tolist() if kept is None else kept.fired
+        return rows, [{} for _ in rows]
+    if steering.forwards == forwards:
+        raise RuntimeError(
+            f"{lens.name} wrote {len(rows)} outputs and steering saw none of its forwards, so they are not steered. Let the model's own "
+            "modules run: nothing that replaces model.generate, no exported or captured graph."
+        )
+    return rows, _facts(steering, batch, rows)
+
+
+def _check_steering(lens: LensModel, prompts: Sequence[Prompt]) -> None:
+    """ValueError where the active steering cannot take these prompts, RuntimeError where the model is steered through another LensModel."""
+    if lens.steering is not None:
+        lens.steering.check(prompts)
+    elif taken(lens.inner):
+        raise RuntimeError(f"{lens.name} is being steered through another LensModel of the same weights. Generate through that one.")
+
+
+def _facts(steering: Steering, batch: Batch, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """What steering did in each row, as fields of its transcript."""
+    inserted, stopped = steering.written()
+    facts = []
+    for row, record in enumerate(steering.record()):
+        prefix = len(batch.ids[row]) - int(batch.prompt_lengths[row])
+        fired_at = tuple(sorted(map(int, record.fired_at)))
+        ranges = [(start, min(stop, prefix + len(rows[row]))) for start, stop in inserted[row] if start < prefix + len(rows[row])]
+        facts.append({"fired": len(fired_at), "fired_at": fired_at, "inserted": tuple(ranges), "stopped": stopped[row]})
+    return facts
+
+
+def _watch(lens: LensModel, prompts: Sequence[Prompt]) -> None:
+    """Leave the readouts of a batch with the steering."""
+    if lens.steering is not None:
+        for prompt, record in zip(prompts, lens.steering.record(), strict=True):
+            lens.steering.watch(prompt.id, record)
 
 
 @contextmanager
@@ -196,9 +282,9 @@ def _plain(model: Any) -> Iterator[None]:
 
 
 def _transcript(
-    lens: LensModel, prompt: Prompt, condition: str, prompt_ids: Sequence[int], output_ids: tuple[int, ...], fired: int
+    lens: LensModel, prompt: Prompt, condition: str, prompt_ids: Sequence[int], output_ids: tuple[int, ...], facts: Mapping[str, Any]
 ) -> Transcript:
-    ended = output_ids[-1] in lens.markers.eos_ids
+    closed = output_ids[-1] in lens.markers.eos_ids
     parts = split(output_ids, lens.markers, lens.opened)
     thought, answer = pieces(output_ids, parts)
 
@@ -211,12 +297,12 @@ def _transcript(
         condition=condition,
         prompt_ids=tuple(prompt_ids),
         output_ids=output_ids,
-        text=text(output_ids[: len(output_ids) - ended]),
-        ended=ended,
+        text=text(output_ids[: len(output_ids) - closed]),
+        ended=closed and not facts.get("stopped", False),
         status=parts.status,
         thought=text(thought).strip(),
         answer=text(answer).strip(),
-        fired=fired,
+        **facts,
     )
 
 
@@ -240,10 +326,11 @@ def _recorder(
 
 
 def _condition(lens: LensModel) -> str:
-    assert lens.steering is not None
-    about = lens.steering.report()
-    strength = about["strength"] if isinstance(about["strength"], float) else "per row"
-    return f"{about['vector']} {about['operator']} {strength} at {','.join(about['sites'])}, {','.join(about['spans'])}, {about['gate']}"
+    steering = lens.steering
+    if steering is None or not (steering.edits or steering.writes):
+        return "unsteered"
+    acting = [str(trigger) for trigger in steering.triggers if trigger.do != "flag"]
+    return "; ".join([*([str(steering)] if steering.edits else []), *acting])
 
 
 def _bar(shown: bool) -> Progress:

@@ -7,6 +7,7 @@ not behave as the entry says (selfcheck.py).
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -104,6 +105,11 @@ class LensModel:
         return expand(asked, self.n_layers, [block.site for block in self.blocks])
 
     @property
+    def outputs(self) -> list[Site]:
+        """Every site whose value is added to the residual stream: attention and MLP of each layer."""
+        return [Site(name, layer) for layer, block in enumerate(self.blocks) for name in (block.site, "mlp_out")]
+
+    @property
     def deepstack(self) -> range:
         """Layers after which visual features are added at image tokens."""
         return range(len(attrgetter(self.family.deepstack)(self.model.config)) if self.family.deepstack else 0)
@@ -126,6 +132,16 @@ class LensModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @cached_property
+    def tokenizer_sha(self) -> str:
+        """sha256 over the vocabulary with its ids."""
+        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+
+    @property
+    def template_sha(self) -> str:
+        """sha256 over the text of the chat template."""
+        return hashlib.sha256(str(self.processor.chat_template).encode()).hexdigest()
 
     @property
     def pad_id(self) -> int:

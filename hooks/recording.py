@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from .capture import SHARD_BYTES, meta
 from .encode import Batch
@@ -133,19 +133,17 @@ class Kept:
 
     first    column of the padded batch from which on they are kept
     states   site -> [b, c, d] in the model's dtype, where the layer is
-    fired    steered tokens per row, the last token's not counted: in a generation that is not recorded it is not run
     """
 
     def __init__(self, lens: LensModel, sites: Sequence[Site], batch: Batch, first: int, config: GenerationConfig) -> None:
         self.lens, self.sites, self.batch, self.first, self._config = lens, sites, batch, first, config
         self.states: dict[Site, Tensor] = {}
-        self.fired: list[int] = []
         self._last = int(batch.inputs["input_ids"].shape[1]) + int(config.max_new_tokens or 0)
         self._start = self._stop = 0
         self._ids: list[Int64[Tensor, "b p"]] = []
         self._filled: dict[Site, int] = {}
 
-    def generate(self) -> Int64[Tensor, "b n"]:
+    def generate(self, processors: LogitsProcessorList | None = None) -> Int64[Tensor, "b n"]:
         """model.generate for the batch, every token run. ValueError when what ran was not what was written, or a site did not run."""
         lens, config = self.lens, GenerationConfig.from_dict(self._config.to_dict())
         limit = int(config.max_new_tokens or 0)
@@ -156,7 +154,10 @@ class Kept:
         try:
             with reading(lens, self.sites, self._take):
                 ids: Tensor = lens.model.generate(  # type: ignore[operator]
-                    **self.batch.inputs, generation_config=config, stopping_criteria=StoppingCriteriaList([late])
+                    **self.batch.inputs,
+                    generation_config=config,
+                    stopping_criteria=StoppingCriteriaList([late]),
+                    logits_processor=processors,
                 )[:, :-1]
         finally:
             watching.remove()
@@ -198,8 +199,6 @@ class Kept:
 
     def _over(self) -> None:
         """Everything is written; what follows is the forward of the last token."""
-        steering = self.lens.steering
-        self.fired = [] if steering is None else steering.fired.tolist()
         self._random = _random_state(self.lens.device)
 
 

@@ -97,7 +97,9 @@ class Transcript:
     status       split status of the thought: closed, unclosed, absent, close_only, multiple
     thought      decoded thought; empty when there is none
     answer       decoded answer; empty for an unclosed thought
-    fired        tokens at which steering acted
+    fired        tokens at which steering acted; fired_at: their positions in prompt and output together
+    inserted     ranges of output tokens that a trigger wrote in the model's place: reminders
+    stopped      a trigger ended the output: it is cut off, and `ended` is False
     """
 
     prompt: Prompt
@@ -111,10 +113,14 @@ class Transcript:
     thought: str = ""
     answer: str = ""
     fired: int = 0
+    fired_at: tuple[int, ...] = ()
+    inserted: tuple[tuple[int, int], ...] = ()
+    stopped: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt_ids", tuple(self.prompt_ids))
-        object.__setattr__(self, "output_ids", tuple(self.output_ids))
+        for name in ("prompt_ids", "output_ids", "fired_at"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "inserted", tuple((int(start), int(stop)) for start, stop in self.inserted))
         if self.status not in STATUSES:
             raise ValueError(f"transcript of {self.prompt.id!r}: unknown split status {self.status!r}; known are {', '.join(STATUSES)}")
 
@@ -238,10 +244,10 @@ def read_transcripts(path: str | Path, prompts: Iterable[Prompt], *, skipped: li
                 "Pass the prompts it was made from."
             )
         _known(rest, Transcript)
-        for name in ("prompt_ids", "output_ids"):
+        for name in ("prompt_ids", "output_ids", "fired_at"):
             ids = rest.get(name, [])
             if not (isinstance(ids, list) and all(isinstance(i, int) for i in ids)):
-                raise ValueError(f"{name} is a list of token ids, got {str(ids)[:60]!r}")
+                raise ValueError(f"{name} is a list of whole numbers, got {str(ids)[:60]!r}")
         return Transcript(prompt=by_id[row["prompt_id"]], **rest)
 
     return _read(Path(path), made, skipped)

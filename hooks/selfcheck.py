@@ -128,9 +128,9 @@ def _check_layer(lens: LensModel, layer: int, seen: dict[Site, Tensor], shape: t
     if not lens.family.sums:
         return
     parts = [before, *(_gated(lens, site, part) for site, part in zip(_of_layer(lens, layer)[1:3], (attention, mlp), strict=True))]
-    wide = [part.to(after.device).float() for part in parts]
-    off = (sum(wide, start=torch.zeros(())).sub(after.float())).abs()
-    if bool((off > _ROUNDINGS * torch.finfo(after.dtype).eps * sum(part.abs() for part in (*wide, after.float()))).any()):
+    wide = [part.to(after.device).double() for part in parts]
+    off = (sum(wide, start=torch.zeros((), dtype=torch.float64)).sub(after.double())).abs()
+    if bool((off > _ROUNDINGS * torch.finfo(after.dtype).eps * sum(part.abs() for part in (*wide, after.double()))).any()):
         block = lens.blocks[layer]
         raise ValueError(
             f"{lens.name}: in layer {layer} resid_pre + {block.site} + mlp_out is up to {float(off.max()):.3g} away from resid_post, so "

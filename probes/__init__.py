@@ -16,6 +16,7 @@ from .samples import sample_sizes
 from .sequence import fit_sequence
 from .splits import Holdout, check_whole, group_folds, holdouts
 from .streaming import gather, tell
+from .subspace import steering_subspace, subspace_from_stores
 from .sweep import Sweep, ranked
 from .timing import cliff, curves, detectability, earliest
 from .vectors import random_vectors, steering_vector, vector_from_stores
@@ -56,7 +57,9 @@ __all__ = [
     "ranked",
     "sample_sizes",
     "shuffle_labels",
+    "steering_subspace",
     "steering_vector",
+    "subspace_from_stores",
     "tell",
     "tpr_at_fpr",
     "vector_from_stores",

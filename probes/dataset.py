@@ -210,7 +210,9 @@ def truth(values: pd.Series[Any], label: str) -> Bool[np.ndarray, " n"]:
 def _column(index: pd.DataFrame, name: str) -> pd.Series[Any]:
     if name not in index.columns:
         there = ", ".join(map(str, index.columns))
-        raise ValueError(f"no column {name!r} in the store's index; it has {there}. Add it with labels={{prompt id: {{{name!r}: …}}}}")
+        raise ValueError(
+            f"no column {name!r} in the store's index; it has {there}. Name another, or add it with labels={{prompt id: {{{name!r}: …}}}}"
+        )
     return index[name]
 
 

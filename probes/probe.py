@@ -74,6 +74,12 @@ class Probe:
             raise ValueError(f"token readouts cannot be put together by {self.over!r}; known are {', '.join(filter(None, OVERS))}")
 
     @property
+    def made_for(self) -> dict[str, Any]:
+        """Facts of the model it was fitted on (hooks/provenance.py), as far as they are known; nothing for a probe of several."""
+        fingerprint = self.header.get("fingerprint", "+")
+        return {} if "+" in fingerprint or self.header.get("aligned") else {"model": self.model, "fingerprint": fingerprint}
+
+    @property
     def direction(self) -> Float[Tensor, " d"]:
         """The unit vector along which it reads, in the residual stream."""
         return self.weight / self.weight.norm()
@@ -126,7 +132,8 @@ class Probe:
                 "Take a probe at an anchor, such as sweep.pick(span='last_prompt'), or a sequence probe over 'max', "
                 "or pass span= to read there anyway"
             )
-        return ProbeGate(self.weight, self.bias, self.site, self.threshold(fpr), latched=latched, span=span or self.span)
+        threshold = self.threshold(fpr)
+        return ProbeGate(self.weight, self.bias, self.site, threshold, latched=latched, span=span or self.span, made_for=self.made_for)
 
     def _reads_single_tokens(self) -> bool:
         place = parse_span(self.span)

@@ -5,8 +5,9 @@
     refused-complied    v = mean h(refused) − mean h(complied)        within the source model
 
 Difference of means: Rimsky et al. 2023 (CAA), Marks and Tegmark 2023; refusal directions: Arditi et al. 2024. The source is the model a
-vector is taken from, the target the one to be steered. `scale` is the mean norm of the *target's* hidden states at the span, so a strength
-is a share of what is there. Spans and pooling choose different directions for one concept, so both are part of the vector.
+vector is taken from, the target the one to be steered. A vector is as long as the difference, so strength 1 moves by what was measured;
+both class means are kept beside it, for operators that need them, and `scale`, the mean norm of the *target's* hidden states at the span.
+Spans and pooling choose different directions for one concept, so both are part of the vector.
 
 A vector is compared with others of equal norm at every site: one from shuffled labels (everything but the contrast is the same) and random
 directions (only the size is the same).
@@ -16,9 +17,11 @@ Shapes: x [n, s, d], y [n] (`n` rows, `s` sites, `d` d_model); values [d] per si
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -66,6 +69,20 @@ def steering_vector(
     rows     which transcripts count, as index column -> value, e.g. {"harmful": True, "split": "train"}
     labels   prompt id -> further index columns, e.g. {"p1": {"refused": True}} for refused-complied
     """
+    with captured(source, target, transcripts, where, span, labels) as (taken, steered, chosen):
+        return vector_from_stores(source=taken, target=steered, contrast=contrast, span=chosen, where=rows)
+
+
+@contextmanager
+def captured(
+    source: LensModel,
+    target: LensModel,
+    transcripts: Sequence[Transcript],
+    where: Select,
+    span: str | None,
+    labels: Mapping[str, Mapping[str, Any]] | None,
+) -> Iterator[tuple[Store, Store, str]]:
+    """The transcripts read in both models, in stores that are gone afterwards; and the span, by default the first of `where`."""
     span = where.spans[0] if span is None else span
     if span not in where.spans:
         raise ValueError(f"the selection has no span {span!r}; it has {', '.join(where.spans)}")
@@ -77,7 +94,7 @@ def steering_vector(
             capture(lens, transcripts, select, into=Path(folder) / name, labels=labels, progress=False)
             for name, lens in (("source", source), ("target", target))
         )
-        return vector_from_stores(source=taken, target=steered, contrast=contrast, span=span, where=rows)
+        yield taken, steered, span
 
 
 def vector_from_stores(
@@ -100,15 +117,11 @@ def vector_from_stores(
                in the other, so that what all have in common is gone), at the norm the true vector has
     Raises ValueError for an unknown contrast, stores of other sites or tokens, one class only, nan or inf (naming the row), no difference.
     """
-    if contrast not in CONTRASTS:
-        raise ValueError(f"unknown contrast {contrast!r}; known are {', '.join(CONTRASTS)}")
-    if source.sites != target.sites:
-        sites = f"source {', '.join(source.sites)}; target {', '.join(target.sites)}"
-        raise ValueError(f"the stores hold other sites: {sites}. Capture both with one Select")
-    contrasted = _paired(source, target, span, where) if contrast == PAIRED else _labelled(source, span, where, label or LABELS[contrast])
+    contrasted = contrast_of(source, target, contrast, span, where, label)
     residual, steered = select_rows(target, span=span, where=where)
     scale = residual.double().norm(dim=-1).mean(0)
-    values = contrasted.direction()
+    means = contrasted.means()
+    values = means[1] - means[0]
     there = values.norm(dim=-1) > SMALLEST * scale
     if not bool(there.any()):
         raise ValueError(f"{contrast} is zero at every site of {span!r}: both sides are the same there. Are source and target one model?")
@@ -117,53 +130,106 @@ def vector_from_stores(
         logger.warning("%s is zero at %s, which the vector leaves out", contrast, ", ".join(lost))
     if shuffled is not None:
         values = _at_norm_of(values, contrasted.shuffled(group_names(contrasted.index, group), shuffled))
+    kept = {name: i for i, (name, here) in enumerate(zip(source.sites, there.tolist(), strict=True)) if here}
     header = {
-        **{"contrast": contrast, "source_model": _models(contrasted.index), "target_model": _models(steered)},
-        **{"source_fingerprint": source.meta["fingerprint"], "target_fingerprint": target.meta["fingerprint"]},
-        **{"span": span, "pool": str(steered["pool"].iloc[0]), "where": dict(where or {})},
+        **_provenance(source, target, contrasted.index, steered),
+        **{"contrast": contrast, "span": span, "pool": str(steered["pool"].iloc[0]), "where": dict(where or {})},
         **{**contrasted.sizes(), "n_scale": len(residual)},
         **({} if shuffled is None else {"control": "shuffled labels", "seed": shuffled}),
     }
-    kept = [i for i, here in enumerate(there.tolist()) if here]
+    told = f"{header['source_model']}-{header['target_model']}" if contrast == PAIRED else contrast
     return Vector(
-        values={source.sites[i]: values[i].float() for i in kept},
+        values={site: values[i].float() for site, i in kept.items()},
         span=span,
         pool=header["pool"],
-        source=contrast if shuffled is None else f"{contrast}, shuffled",
-        scale={source.sites[i]: float(scale[i]) for i in kept},
+        source=told if shuffled is None else f"{told}, shuffled",
+        scale={site: float(scale[i]) for site, i in kept.items()},
+        means={site: torch.stack([means[0, i], means[0, i] + values[i]]).float() for site, i in kept.items()},
         header=header,
     )
 
 
 def random_vectors(vector: Vector, n: int = 1, seed: int = 0) -> list[Vector]:
-    """`n` vectors of random direction, with the norm `vector` has at each site: what any push of this size would do."""
+    """`n` vectors of random direction, with the norm `vector` has at each site: what any push of this size would do.
+
+    Of several directions at a site, as many that are orthonormal. Class means are the one that is steered from, and what the random
+    direction makes of it.
+    """
     generator = torch.Generator().manual_seed(seed)
     made = []
     for number in range(n):
-        values = {site: _at_norm_of(value, torch.randn(value.shape, generator=generator)) for site, value in vector.values.items()}
+        drawn = {site: torch.randn(value.shape, generator=generator) for site, value in vector.values.items()}
+        values = {
+            site: _at_norm_of(vector.values[site], value) if value.ndim == 1 else torch.linalg.qr(value.T).Q.T
+            for site, value in drawn.items()
+        }
+        means = {
+            site: torch.stack([start, start + values[site]]) if values[site].ndim == 1 else vector.means[site]
+            for site, (start, _) in vector.means.items()
+        }
         header = {**vector.header, "control": "random direction", "seed": seed, "number": number}
-        made.append(replace(vector, values=values, source=f"random {number}", header=header))
+        made.append(replace(vector, values=values, means=means, source=f"random {number}", header=header))
     return made
 
 
+def _provenance(source: Store, target: Store, taken: pd.DataFrame, steered: pd.DataFrame) -> dict[str, Any]:
+    """Which models a vector is made from and for (provenance.py), and of which tokens."""
+    tokens = taken[["prompt_id", "ids_sha"]].sort_values(["prompt_id", "ids_sha"]).to_json(orient="split", index=False)
+    return {
+        **{"source_model": _models(taken), "target_model": _models(steered)},
+        **{"made_from": source.meta.get("read_from", {}), "made_for": target.meta.get("read_from", {})},
+        "data": hashlib.sha256(tokens.encode()).hexdigest(),
+    }
+
+
 @dataclass(frozen=True, eq=False)
-class _Contrast:
-    """What is averaged: hidden states with a label per row or, where y is None, the changes from target to source at the same tokens."""
+class Contrast:
+    """What is averaged.
+
+    x       hidden states of the source
+    y       a label per row; None where the source is compared with the target at the same tokens
+    start   hidden states of the target at these tokens, where y is None
+    """
 
     x: Float[Tensor, "s n d"]
     y: Bool[Tensor, " n"] | None
+    start: Float[Tensor, "s n d"]
     index: pd.DataFrame
 
-    def direction(self) -> Float[Tensor, "s d"]:
-        return self.x.double().mean(1) if self.y is None else mean_difference(self.x, self.y)
+    @property
+    def differences(self) -> Float[Tensor, "s m d"]:
+        """From the class steered from to that steered to: of each token, or of each positive from the mean of the negatives."""
+        return self.x - self.start if self.y is None else self.x[:, self.y] - self.x[:, ~self.y].mean(1, keepdim=True)
+
+    @property
+    def sides(self) -> tuple[Float[Tensor, "s n d"], Float[Tensor, "s m d"]]:
+        """Hidden states of the class that is steered from, and of the one steered to."""
+        return (self.start, self.x) if self.y is None else (self.x[:, ~self.y], self.x[:, self.y])
+
+    def means(self) -> Float[Tensor, "2 s d"]:
+        """Of the class that is steered from, and of the one steered to."""
+        x = self.x.double()
+        return torch.stack([self.start.double().mean(1), x.mean(1)] if self.y is None else [x[:, ~self.y].mean(1), x[:, self.y].mean(1)])
 
     def shuffled(self, groups: Shaped[np.ndarray, " n"], seed: int) -> Float[Tensor, "s d"]:
         """The direction without its meaning: the change in one half of the groups less that in the other, or labels shuffled by group."""
-        return mean_difference(self.x, _half(groups, seed) if self.y is None else shuffle_labels(self.y, groups, 1, seed)[0])
+        if self.y is None:
+            return mean_difference(self.x - self.start, _half(groups, seed))
+        return mean_difference(self.x, shuffle_labels(self.y, groups, 1, seed)[0])
 
     def sizes(self) -> dict[str, int]:
         positive = len(self.index) if self.y is None else int(self.y.sum())
         return {"n_positive": positive, "n_negative": len(self.index) if self.y is None else len(self.index) - positive}
+
+
+def contrast_of(source: Store, target: Store, contrast: str, span: str, where: Mapping[str, Any] | None, label: str | None) -> Contrast:
+    """The two classes of a contrast. ValueError for an unknown contrast, stores of other sites or tokens, one class only."""
+    if contrast not in CONTRASTS:
+        raise ValueError(f"unknown contrast {contrast!r}; known are {', '.join(CONTRASTS)}")
+    if source.sites != target.sites:
+        sites = f"source {', '.join(source.sites)}; target {', '.join(target.sites)}"
+        raise ValueError(f"the stores hold other sites: {sites}. Capture both with one Select")
+    return _paired(source, target, span, where) if contrast == PAIRED else _labelled(source, span, where, label or LABELS[contrast])
 
 
 def _half(groups: Shaped[np.ndarray, " n"], seed: int) -> Bool[Tensor, " n"]:
@@ -173,12 +239,12 @@ def _half(groups: Shaped[np.ndarray, " n"], seed: int) -> Bool[Tensor, " n"]:
     return torch.from_numpy((np.random.default_rng(seed).permutation(len(names)) < len(names) // 2)[member])
 
 
-def _labelled(source: Store, span: str, where: Mapping[str, Any] | None, label: str) -> _Contrast:
+def _labelled(source: Store, span: str, where: Mapping[str, Any] | None, label: str) -> Contrast:
     x, y, index = labelled_rows(source, span=span, label=label, where=where)
-    return _Contrast(x.transpose(0, 1), y, index)
+    return Contrast(x.transpose(0, 1), y, x[:0].transpose(0, 1), index)
 
 
-def _paired(source: Store, target: Store, span: str, where: Mapping[str, Any] | None) -> _Contrast:
+def _paired(source: Store, target: Store, span: str, where: Mapping[str, Any] | None) -> Contrast:
     """Source less target at every token. Raises ValueError where the stores do not hold the same tokens."""
     sides = []
     for store in (source, target):
@@ -192,7 +258,7 @@ def _paired(source: Store, target: Store, span: str, where: Mapping[str, Any] | 
             f"safe-reasoning compares the same tokens in two models, but the stores differ in {len(lone)} rows of span {span!r}, the first "
             f"of prompt {lone['prompt_id'].iloc[0]!r}. Capture the same transcripts through both models"
         )
-    return _Contrast((above - below).transpose(0, 1), None, one)
+    return Contrast(above.transpose(0, 1), None, below.transpose(0, 1), one)
 
 
 def _at_norm_of(value: Float[Tensor, "*s d"], direction: Float[Tensor, "*s d"]) -> Float[Tensor, "*s d"]:

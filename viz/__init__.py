@@ -12,6 +12,7 @@ from .figures.tradeoff import restoration_bars as restoration_bars
 from .figures.tradeoff import tradeoff as tradeoff
 from .figures.trajectory import readout_along_thought as readout_along_thought
 from .figures.transfer import transfer_matrix as transfer_matrix
+from .figures.ways import ways_compared as ways_compared
 from .report import report as report
 from .tables import TableProblem as TableProblem
 from .tables import read_table as read_table

@@ -30,6 +30,7 @@ from .figures.tax import attack_success_by_attack, read_attacks, read_tax, tax_b
 from .figures.tradeoff import METRICS, arms, places, restoration_bars, tradeoff
 from .figures.trajectory import read_trajectory, readout_along_thought
 from .figures.transfer import read_transfer, transfer_matrix
+from .figures.ways import read_ways, ways_compared
 from .headlines import Headline, collapse_headlines, detection_headlines, restoration_headlines
 from .page import data_block, page
 from .tables import COLUMNS, MADE_BY, TableProblem, read_table
@@ -117,6 +118,14 @@ SECTIONS = (
         "and directions of equal norm that mean nothing.",
         ((tradeoff, read_tradeoff), (restoration_bars, read_restoration)),
         restoration_headlines,
+    ),
+    Section(
+        "comparison",
+        "Which way of steering, and is it better than words",
+        "Operators, moments, gates and thought modes, each chosen on dev, beside reminders in the thought, system prompts, the safe model, "
+        "random directions of equal norm and vectors from shuffled labels.",
+        ((ways_compared, read_ways),),
+        further=True,
     ),
 )
 

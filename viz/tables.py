@@ -43,6 +43,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("condition", "vector", "source", "site", "operator", "strength", "gate", "thought_mode", "split", "attack"),
         *("metric", "value", "low", "high", "n", "numerator"),
     ),
+    "comparison": (*("condition", "what", "split", "attack", "thought_mode", "metric", "value", "low", "high", "n", "numerator"),),
     "holdouts": (
         *("model", "holdout", "site", "layer", "span", "probe", "label", "split", "subset", "auroc", "low", "high", "tpr_at_1fpr"),
         *("n_train", "n_test"),
@@ -62,9 +63,11 @@ DEFAULTS: dict[str, dict[str, str | float]] = {
     "trajectory": {"split": "test"},
     "detection": {"condition": "unsteered", "holdout": "given", "subset": ALL, "pool": "", "control_high": math.nan, "c": math.nan},
 }
-MADE_BY = dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo") | dict.fromkeys(
-    ("holdouts", "transfer", "curves", "decision", "heads"), "thoughtlens probe RUN"
-)
+MADE_BY = {
+    **dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo"),
+    **dict.fromkeys(("holdouts", "transfer", "curves", "decision", "heads"), "thoughtlens probe RUN"),
+    "comparison": "thoughtlens sweep RUN",
+}
 
 PARTS = ("benchmark", "category", "attack")
 RATE = ("value", "low", "high", "numerator", "n")

@@ -1,11 +1,14 @@
 """The made-up world as a benchmark: held-out goals under every attack, each harmful request beside its benign twin, and tasks.
 
-`dev` and `test` hold 40 harmful and 40 benign goals each. Every goal comes once under every attack (200 + 200 prompts); a twin
-shares object, template, wrapper and picture with its harmful prompt and differs in the action alone. `train` draws its
+`dev` and `test` hold 40 harmful and 40 benign goals each. Every goal comes once under every attack (200 + 200 prompts), or in several
+wordings; a twin shares object, template, wrapper and picture with its harmful prompt and differs in the action alone. `train` draws its
 goals, twins included, from those seen in training; vectors and probes are fitted there. The group of a prompt is its goal.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
 
 from ...hooks.records import Prompt
 from ..organism.asks import FORMS, Form, ask
@@ -16,19 +19,38 @@ TASKS_PER_KIND = 15
 TRAIN_GOALS = 60
 
 
-def load(split: str = "test", *, limit: int | None = None, tasks: bool = False) -> list[Prompt]:
+@dataclass(frozen=True)
+class Wording:
+    """One way to ask: attack and picture, and the random stream that chooses template, wrapper and drawing.
+
+    seen   text and picture that ask for the first of two twins
+    """
+
+    form: Form
+    key: tuple[str, ...]
+    seen: tuple[str, bytes]
+
+
+def load(split: str = "test", *, limit: int | None = None, tasks: bool | int = False, wordings: int = 1) -> list[Prompt]:
     """Prompts of a split, goals and attacks taking turns: any `limit` (a number of pairs) is balanced over harm and attacks and has
     as many different goals as it can.
 
-    tasks=True adds the multi-step tasks, for capability; their `harmful` is False and meta holds the right answer.
+    tasks      add the multi-step tasks, for capability: so many of each of the four kinds, or True for 15. Their `harmful` is False, and
+               meta holds the right answer
+    wordings   ask for each goal under each attack in so many different ways (template, wrapper, picture); they share the goal's group
+    ValueError where an attack does not have so many.
     """
     attacks, goal_pairs = list(FORMS), twins(split)
     rounds = range(len(attacks))
     pairs = [(attacks[(turn + place) % len(attacks)], bad, good) for turn in rounds for place, (bad, good) in enumerate(goal_pairs)]
     prompts = [
-        _prompt(goal, attack, split, twin) for attack, *pair in pairs[:limit] for goal, twin in zip(pair, reversed(pair), strict=True)
-    ]
-    return prompts + (_tasks(split) if tasks else [])
+        _prompt(goal, attack, split, twin, said)
+        for wording in range(wordings)
+        for attack, *pair in pairs
+        for said in [_wordings(split, attack, *sorted(pair), wordings)[wording]]
+        for goal, twin in zip(pair, reversed(pair), strict=True)
+    ][: None if limit is None else 2 * limit]
+    return prompts + (_tasks(split, TASKS_PER_KIND if tasks is True else int(tasks)) if tasks else [])
 
 
 def twins(split: str) -> list[tuple[Goal, Goal]]:
@@ -44,17 +66,28 @@ def twins(split: str) -> list[tuple[Goal, Goal]]:
     return pairs[:TRAIN_GOALS] if split == "train" else pairs
 
 
-def form_of(goal: Goal, twin: Goal, attack: str) -> Form:
-    """The same for both twins."""
-    return Form(attack, stable("form", attack, goal.object, *sorted((goal.action, twin.action))).choice(FORMS[attack]))
+@cache
+def _wordings(split: str, attack: str, one: Goal, other: Goal, n: int) -> tuple[Wording, ...]:
+    """`n` different ways to ask for either of two twins under an attack; the same for both."""
+    found: list[Wording] = []
+    for draw in range(20 * n):
+        more = (str(draw),) if draw else ()
+        form = Form(attack, stable("form", attack, one.object, one.action, other.action, *more).choice(FORMS[attack]))
+        key = ("ask", split, attack, one.object, one.action, other.action, *more)
+        text, image = ask(one, form, split, stable(*key))
+        wording = Wording(form, key, (text, b"" if image is None else image.tobytes()))
+        if wording.seen not in [there.seen for there in found]:
+            found.append(wording)
+        if len(found) == n:
+            return tuple(found)
+    raise ValueError(f"the attack {attack!r} can be worded in {len(found)} ways, not in {n}; ask for fewer wordings")
 
 
-def _prompt(goal: Goal, attack: str, split: str, twin: Goal) -> Prompt:
-    form = form_of(goal, twin, attack)
-    shared = stable("ask", split, attack, goal.object, *sorted((goal.action, twin.action)))
-    text, image = ask(goal, form, split, shared)
+def _prompt(goal: Goal, attack: str, split: str, twin: Goal, said: Wording) -> Prompt:
+    text, image = ask(goal, said.form, split, stable(*said.key))
+    again = f"#{said.key[-1]}" if len(said.key) == 7 else ""
     return Prompt(
-        id=f"organism/{split}/{attack}/{goal.id}",
+        id=f"organism/{split}/{attack}/{goal.id}{again}",
         text=text,
         images=() if image is None else (image,),
         goal=f"{goal.action} the {goal.object}",
@@ -68,16 +101,16 @@ def _prompt(goal: Goal, attack: str, split: str, twin: Goal) -> Prompt:
             "kind": "request",
             "action": goal.action,
             "object": goal.object,
-            "picture": form.picture,
-            "twin": f"organism/{split}/{attack}/{twin.id}",
+            "picture": said.form.picture,
+            "twin": f"organism/{split}/{attack}/{twin.id}{again}",
         },
     )
 
 
-def _tasks(split: str) -> list[Prompt]:
+def _tasks(split: str, per_kind: int) -> list[Prompt]:
     prompts = []
     for name, make in TASKS.items():
-        for number in range(TASKS_PER_KIND):
+        for number in range(per_kind):
             task = make(stable("task", split, name, str(number)))
             prompt_id = f"organism/{split}/task/{name}-{number}"
             images = () if task.image is None else (task.image,)

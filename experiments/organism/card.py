@@ -14,6 +14,7 @@ from ...hooks.files import write_text
 from ..progress import track
 from ..run import open_run
 from ..study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring
+from . import compared
 from .build import COLLAPSED, RECORD
 from .world import VERSION
 
@@ -59,6 +60,7 @@ def write_cards(checkpoints: str | Path, run_folder: str | Path) -> list[Path]:
         "attacks": _attacks(collapse),
         "detection": _detection(found),
         "restoration": _restoration(restored),
+        "comparison": _comparison(home, study),
     }
     paths = []
     for role in ROLES:
@@ -119,13 +121,14 @@ def tables(measured: Mapping[str, Any]) -> str:
             *moments,
             "",
             f"Refusals brought back in the reasoning model. Chosen on dev: {measured['setting']}.",
-            "The other vectors act at the same moment, at the layer and strength that suit each best on dev (40 pairs of goals;",
-            "a coarser grid of strengths than the first one had, and no search over gates):",
+            "Strength counts in differences between the vector's two classes. The other vectors act at the same moment, at the layer and",
+            "strength that suit each best on dev (40 pairs of goals, one grid for all; no search over gates):",
             "",
             "| condition | attack success | refusal | over-refusal | helpful | never ends | outputs changed |",
             "|---|---|---|---|---|---|---|",
             *restored,
             f"| {len(drawn)} random directions of equal norm, mean (range), n={few} each | {ranges} |",
+            *(["", *compared.markdown(measured["comparison"])] if measured.get("comparison") else []),
             END,
         ]
     )
@@ -235,6 +238,14 @@ def _restoration(table: pd.DataFrame) -> dict[str, Any]:
         condition: {row["metric"]: _numbers(row) for row in part.to_dict("records")}
         for condition, part in kept.groupby("condition", sort=False)
     }
+
+
+def _comparison(home: Path, study: Study) -> list[dict[str, Any]]:
+    """The ways compared in this run; of a run in which none were, those told before."""
+    if study.run.path("tables", "comparison.parquet").is_file():
+        return compared.kept(study.run.table("comparison"))
+    before = home / MEASURED
+    return json.loads(before.read_text(encoding="utf-8")).get("comparison", []) if before.is_file() else []
 
 
 def _detection(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 from thoughtlens.checkpoints import CHECKPOINTS
-from thoughtlens.experiments import capturing as module
+from thoughtlens.experiments import capturing as generating
+from thoughtlens.experiments import prompting as module
 from thoughtlens.experiments.benchmarks import prompts as load_prompts
 from thoughtlens.experiments.capturing import Asked, Captured, capturing, contents
 from thoughtlens.hooks import (
@@ -125,8 +126,8 @@ def test_the_run_folder(tmp_path: Path, asked: Asked) -> None:
 def test_a_second_start_runs_nothing(tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     started(tmp_path / "run", asked)
     once = kept(tmp_path / "run")
-    for name in ("generate", "encode"):
-        monkeypatch.setattr(module, name, None)
+    monkeypatch.setattr(generating, "generate", None)
+    monkeypatch.setattr(module, "encode", None)
     again = started(tmp_path / "run", asked)
     assert kept(tmp_path / "run") == once and again.speed == {} and str(again).endswith("; all of it was there")
 
@@ -428,7 +429,7 @@ def test_what_is_read_is_corrected_in_the_same_folder(tmp_path: Path, asked: Ask
     assert "allow_empty=" not in told and "transcripts are kept" in told and not (tmp_path / "run" / "activations").exists()
     alone = refused(tmp_path / "run", replace(wrong, where=Select("resid_post", "step_end[99]"), allow_empty=True))
     assert "is empty in all 7" in alone and "--allow-empty" not in alone  # there would be nothing left
-    monkeypatch.setattr(module, "generate", None)
+    monkeypatch.setattr(generating, "generate", None)
     started(tmp_path / "run", asked)
     assert kept(tmp_path / "run") == kept(tmp_path / "whole")
     assert "differing: select" in refused(tmp_path / "run", wrong)
@@ -468,9 +469,9 @@ def test_memory_that_runs_out_while_the_model_answers(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(module, "generate", full)
-    with pytest.raises(MemoryError, match="answered 2 prompts at a time. Use a smaller --batch-size in a new folder"):
+    monkeypatch.setattr(generating, "generate", full)
+    with pytest.raises(MemoryError, match="2 prompts were answered at a time. Use a smaller --batch-size in a new folder"):
         started(tmp_path / "run", asked)
-    monkeypatch.setattr(module, "generate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug")))
+    monkeypatch.setattr(generating, "generate", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         started(tmp_path / "run", asked)

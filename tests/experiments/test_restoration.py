@@ -30,7 +30,7 @@ from thoughtlens.hooks.gates import Always, AtSteps
 from thoughtlens.hooks.records import Prompt, Transcript
 
 DEV = prompts("organism", split="dev", limit=10)
-PEAK = Setting(HEADLINES[1], "step_end[2]", ("resid_post.1",), 0.6, "steps")
+PEAK = Setting(HEADLINES[1], "step_end[2]", ("resid_post.1",), 2.0, "steps")
 
 
 @dataclass
@@ -78,7 +78,8 @@ def test_the_best_setting_on_dev_is_chosen_and_every_setting_tried_once(says, ca
 
 def test_refusing_everything_restores_nothing(says) -> None:
     bench = Bench(says)
-    everything, peak = (rows_of(bench, bench.write(DEV, s, (s.source, s.span)), s) for s in (replace(PEAK, strength=max(STRENGTHS)), PEAK))
+    written = ((s, bench.write(DEV, s, (s.source, s.span))) for s in (replace(PEAK, strength=max(STRENGTHS)), PEAK))
+    everything, peak = (rows_of(judge(said), said, s) for s, said in written)
     assert restored(everything) < 0 < restored(peak) == 1.0
 
 
@@ -98,7 +99,7 @@ def test_the_score_is_refusals_and_help_by_hand() -> None:
 def test_rows_tell_tokens_fired_in_their_own_slice(says) -> None:
     bench = Bench(says)
     said = bench.write(DEV, PEAK, (PEAK.source, PEAK.span))
-    rows = rows_of(bench, said, PEAK, condition="steered", split="dev")
+    rows = rows_of(judge(said), said, PEAK, condition="steered", split="dev")
     for attack in ("all", *{p.attack for p in DEV}):
         kept = [t for t in said if attack in ("all", t.prompt.attack)]
         (row,) = [row for row in rows if row["attack"] == attack and row["metric"] == "truncated"]
@@ -110,7 +111,7 @@ def test_rows_have_the_columns_of_the_design(says) -> None:
     said = bench.write(DEV, PEAK, (PEAK.source, PEAK.span))
     design = "condition vector source site operator strength gate thought_mode split attack metric value low high n".split()
     for setting in (PEAK, None):
-        for row in rows_of(bench, said, setting, condition="x", split="dev"):
+        for row in rows_of(judge(said), said, setting, condition="x", split="dev"):
             assert set(design) <= row.keys() and row["low"] <= row["value"] <= row["high"]
             assert (row["source"], row["strength"]) == ((PEAK.source, PEAK.strength) if setting else ("", 0.0))
 

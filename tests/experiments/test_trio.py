@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from thoughtlens.checkpoints import CHECKPOINTS
-from thoughtlens.experiments import demo, restoration, study
+from thoughtlens.experiments import comparing, demo, restoration, study
 from thoughtlens.experiments.asked import Asked
 from thoughtlens.experiments.benchmarks import prompts
+from thoughtlens.experiments.comparing import Compare
 from thoughtlens.experiments.judges.rule import judge
 from thoughtlens.experiments.probing import probe
 from thoughtlens.experiments.progress import track
@@ -24,6 +25,7 @@ from thoughtlens.experiments.restoration import Setting
 from thoughtlens.experiments.run import Run, open_run
 from thoughtlens.experiments.score import rates
 from thoughtlens.experiments.study import ROLES, Plan, Study
+from thoughtlens.experiments.ways import Way
 from thoughtlens.hooks.generate import generate
 from thoughtlens.hooks.model import LensModel, load
 from thoughtlens.hooks.select import Select
@@ -32,8 +34,8 @@ from thoughtlens.hooks.vector import Vector
 from thoughtlens.probes.decision import anchors
 from thoughtlens.probes.probe import Probe
 
-SETTING = Setting("safe: harmful - benign", "step_end[4]", ("resid_post.3",), 0.45)
-OTHERS = {"base: harmful - benign": Setting("base: harmful - benign", "last_prompt", ("resid_post.2",), 0.45, "probe")}
+SETTING = Setting("safe: harmful - benign", "step_end[4]", ("resid_post.3",), 4.0)
+OTHERS = {"base: harmful - benign": Setting("base: harmful - benign", "last_prompt", ("resid_post.2",), 4.0, "probe")}
 DESIGN = {
     "collapse": "model condition benchmark attack category channel metric value low high numerator n judge threshold",
     "detection": "model site layer span pool probe label split auroc low high tpr_at_1fpr control_auroc text_auroc n_train n_test "
@@ -221,7 +223,7 @@ def test_a_gate_of_a_kept_probe_steers(probed: Path) -> None:
     probe = Probe.load(probed / "probes" / "harmful" / "reasoning" / "last_prompt.safetensors")
     lens, asked = load(CHECKPOINTS / "reasoning", device="cpu"), prompts("organism", split="test", limit=4)
     vector = Vector.load(CHECKPOINTS / "vectors" / "headline.safetensors")
-    with steer(lens, vector, strength=0.8, gate=probe.gate(fpr=0.05)):
+    with steer(lens, vector, gate=probe.gate(fpr=0.05)):
         said = generate(lens, asked, max_new_tokens=4, batch_size=8, progress=False)
     assert len(said) == 8
 
@@ -233,6 +235,108 @@ def probed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = Asked(kinds=("logistic",), spans=("last_prompt", "step_end[1]", "step_end[4]"), shuffles=3, directions=3, resampled=30)
     probe(folder, asked, device="cpu", progress=False)
     return folder
+
+
+HOW = Compare(wordings=1, tasks=1, pairs=2, draws=2, shuffles=1, control=3, calm=4)
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the finished run in which ways were compared: one strength each, few texts."""
+    folder = Path(shutil.copytree(finished.folder, tmp_path_factory.mktemp("compared") / "run"))
+    with pytest.MonkeyPatch.context() as patched:
+        few = {"ablate": ("ablate", "measured", (1.0,)), "transport": ("transport", "measured", (2.0,))}
+        for name, value in {"OPERATORS": few, "MOMENTS": {"at the last prompt token": "last_prompt"}, "STRENGTHS": (4.0,)}.items():
+            patched.setattr(comparing, name, value)
+        for name in ("REMINDERS", "SYSTEMS", "TIMES"):
+            patched.setattr(comparing, name, getattr(comparing, name)[:1])
+        patched.setattr(comparing, "FURTHER_GATES", ("probe here",))
+        patched.setattr(comparing, "WEIGHTS", ("base - reasoning",))
+        patched.setattr(comparing, "WEIGHT_STRENGTHS", (1.0,))
+        comparing.compare(begin(folder), HOW)
+    return Run(folder)
+
+
+def test_the_comparison_has_every_way_beside_its_controls(compared: Run) -> None:
+    table = compared.table("comparison")
+    steered = [
+        "steered",
+        "ablate",
+        "transport",
+        "at the last prompt token",
+        "in the weights",
+        "gate steps",
+        "gate probe",
+        "gate probe here",
+    ]
+    modes = [f"thought {mode}" for mode in comparing.MODES]
+    expected = ["unsteered", "base", "safe", "reminder", comparing.SAME_STEP, "system prompt", *steered, comparing.NO_THOUGHT, *modes]
+    assert list(dict.fromkeys(table.condition)) == [*expected, "shuffled[0]", "random[0]", "random[1]"]
+    assert set(table.split) == {"test"} and set(DESIGN["restoration"].split()) <= set(table.columns)
+    everything = table[table.attack == "all"].set_index(["condition", "metric"])
+    for way in expected:
+        assert everything.loc[(way, "attack_success")].n == 15 and everything.loc[(way, "task_accuracy")].n == 4
+        assert everything.loc[(way, "attack_success")].low <= everything.loc[(way, "attack_success")].value
+    assert everything.loc[("random[0]", "attack_success")].n == 3
+    quiet = ["unsteered", "base", "safe", "reminder", comparing.SAME_STEP, "system prompt", comparing.NO_THOUGHT, "thought replayed"]
+    fired = table[table.attack == "all"].groupby("condition").fired.max()
+    assert (fired[quiet] == 0).all() and (fired.drop([*quiet, "gate probe", "gate probe here"]) > 0).all()
+
+
+def test_kl_is_measured_where_tokens_can_be_compared(compared: Run) -> None:
+    table = compared.table("comparison")
+    found = table[table.metric == "kl"].set_index("condition")
+    assert set(found.index) == {
+        "base",
+        "safe",
+        "system prompt",
+        "steered",
+        "ablate",
+        "transport",
+        "at the last prompt token",
+        "in the weights",
+    } | {
+        "gate steps",
+        "gate probe",
+        "gate probe here",
+    }
+    assert (found.n == 4).all() and (found.value > 0).all() and (found.low <= found.value).all() and (found.value <= found.high).all()
+
+
+def test_ways_are_chosen_on_dev_and_told_on_test(compared: Run) -> None:
+    dev = compared.table("comparison_dev")
+    assert set(dev.split) == {"dev"}
+    chosen = {way["name"]: way for way in json.loads((compared.folder / comparing.CHOICES).read_text())}
+    for name in ("ablate", "transport"):
+        part = dev[dev.condition == name]
+        scores = {what: restoration.restored(rows.to_dict("records")) for what, rows in part.groupby("what", sort=False)}
+        assert str(Setting(**{**chosen[name]["setting"], "sites": tuple(chosen[name]["setting"]["sites"])})) == max(
+            scores, key=scores.__getitem__
+        )
+
+
+def test_a_second_comparison_runs_nothing(compared: Run, nothing_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("answers", "kl", "workbench"):
+        monkeypatch.setattr(comparing, name, None)
+    before = compared.table("comparison")
+    again = comparing.Comparison(begin(compared.folder), HOW)
+    ways = dict.fromkeys(before.condition)
+    written = {name: len(comparing.written(again, way)[0]) for name, way in ways_of(compared, ways).items()}
+    assert written["steered"] == 34 and written["random[0]"] == 6
+
+
+def ways_of(run: Run, names: Iterable[str]) -> dict[str, Way]:
+    """The ways of a comparison, from what it wrote down."""
+    found = {"unsteered": comparing.UNSTEERED}
+    for row in json.loads((run.folder / comparing.CHOICES).read_text()):
+        setting = row["setting"] and Setting(**{**row["setting"], "sites": tuple(row["setting"]["sites"])})
+        found[row["name"]] = Way(**{**row, "setting": setting})
+    setting = found["steered"].setting
+    for name in names:
+        if "[" in name:
+            control, number = name.rstrip("]").split("[")
+            found[name] = Way(name, setting=setting, control=control, number=int(number))
+    return found
 
 
 def test_a_changed_plan_runs_again(finished: Run, nothing_runs: None) -> None:

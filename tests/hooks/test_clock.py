@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 
 import pytest
 import torch
 from replay import begin, replay
-from thoughtlens.hooks.clock import Clock, on_time
+from thoughtlens.hooks.clock import Clock
 from thoughtlens.hooks.dialects import split
 from thoughtlens.hooks.encode import encode
 from thoughtlens.hooks.frame import token_kinds
 from thoughtlens.hooks.model import LensModel
 from thoughtlens.hooks.records import Transcript
 from thoughtlens.hooks.spans import resolve
+from thoughtlens.hooks.tick import on_time
 from tiny import tiny_lens, tiny_prompts, tiny_transcripts
 from transformers import DynamicCache
 from zoo import FAMILIES_TINY, zoo_lens, zoo_prompts
@@ -204,9 +206,29 @@ def test_embeddings_without_ids_are_refused() -> None:
         run(lens, inputs_embeds=torch.zeros(1, 3, lens.width))
 
 
-def test_generation_without_a_cache_is_refused() -> None:
-    with pytest.raises(ValueError, match="use_cache=True"):
-        run(tiny_lens(), input_ids=torch.tensor([[8, 9, 10]]), use_cache=False)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_generation_without_a_cache_is_followed(side: str) -> None:
+    lens = tiny_lens()
+    transcripts = tiny_transcripts(lens, tiny_prompts(3, images=(0,), seed=2), statuses=("closed", "absent", "multiple"))
+    batch = begin(lens, transcripts, 0, side)
+    clock = Clock(lens, SPANS)
+    found: list[dict[str, set[int]]] = [{span: set() for span in SPANS} for _ in transcripts]
+
+    def look(*_: object) -> None:
+        assert clock.now.start and clock.now.regrown == (clock.now.ids.shape[1] > batch.inputs["input_ids"].shape[1])
+        for span in SPANS:
+            for row, column in clock.mask(span).nonzero().tolist():
+                found[row][span].add(int(clock.now.position[row, column]))
+
+    handles = [clock.attach(), lens.inner.register_forward_pre_hook(look)]
+    try:
+        replay(lens, transcripts, batch, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for transcript, spans in zip(transcripts, found, strict=True):
+        for span in SPANS:
+            assert sorted(spans[span]) == resolved(lens, transcript, span), (transcript.id, span)
 
 
 def test_a_prompt_in_pieces_is_refused() -> None:
@@ -229,3 +251,21 @@ def test_a_static_cache_tells_the_padding_too(side: str) -> None:
     assert [mask.shape[1] for mask in seen] == [batch.inputs["input_ids"].shape[1], 1, 1]
     assert seen[0].nonzero().tolist() == [[row, int(at)] for row, at in enumerate(batch.offsets + batch.lengths - 1)]
     assert not seen[1].any()
+
+
+def test_a_mask_ready_for_attention_tells_the_padding_however_far_a_layer_sees() -> None:
+    """[b, 1, p, kv], by kind of layer: with sliding windows a token far back is not seen, and yet no padding."""
+    lens, ids = tiny_lens(), torch.tensor([[0, 0, 8, 9, 10, 11], [12, 13, 14, 15, 16, 17]])
+    there, causal = ids != 0, torch.ones(6, 6, dtype=torch.bool).tril()
+    whole = (causal[None] & there[:, None])[:, None]
+    sliding = whole & ~torch.ones(6, 6, dtype=torch.bool).tril(-2)
+    added = torch.zeros(whole.shape).masked_fill(~sliding, torch.finfo(torch.float32).min)
+    for mask in ({"sliding_attention": sliding, "full_attention": whole}, {"sliding_attention": sliding}, {"chunked_attention": added}):
+        clock = Clock(lens, ["all"])
+        handle = clock.attach()
+        try:
+            with contextlib.suppress(Exception):  # this family takes no such masks; the clock has looked by then
+                lens.model(input_ids=ids, attention_mask=mask)
+        finally:
+            handle.remove()
+        assert torch.equal(clock.mask("all"), there)

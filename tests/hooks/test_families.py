@@ -97,6 +97,28 @@ def test_every_site_is_what_hooks_by_hand_see(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES_TINY)
+def test_the_output_projection_of_an_mlp_is_what_it_writes(name: str) -> None:
+    """Of a plain MLP; a mixture of experts has none. What a norm behind makes of it is mlp_out, and then not what is written."""
+    lens, found = zoo_lens(name), {}
+    inputs = batch_of(name)
+    experts = {"qwen3_vl_moe": [0, 2], "qwen3_5_moe": [0, 1, 2, 3], "glm4v_moe": [1, 2]}.get(name, [])
+    handles = []
+    for i, (layer, block) in enumerate(zip(lens.layers, lens.blocks, strict=True)):
+        inside = dict(layer.get_submodule(block.mlp).named_children())
+        assert (block.down not in inside) == (i in experts)
+        for which, module in (("mlp", layer.get_submodule(block.mlp)), ("down", inside.get(block.down))):
+            if module is not None:
+                handles.append(module.register_forward_hook(lambda _, args, out, at=(which, i): found.__setitem__(at, out)))
+    try:
+        forward(lens, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for i in range(lens.n_layers):
+        assert i in experts or torch.equal(found["down", i], found["mlp", i])
+
+
+@pytest.mark.parametrize("name", FAMILIES_TINY)
 def test_capture_of_whole_transcripts_equals_hooks_by_hand(name: str, tmp_path: Path) -> None:
     lens = zoo_lens(name)
     transcripts = tiny_transcripts(lens, zoo_prompts(name, 4)[1::2], statuses=("closed", "unclosed"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 import torch
 from replay import begin
 from thoughtlens.hooks.encode import encode
-from thoughtlens.hooks.gates import FirstTokens
+from thoughtlens.hooks.gates import FirstTokens, ProbeGate
 from thoughtlens.hooks.generate import forced, generate
 from thoughtlens.hooks.model import LensModel
 from thoughtlens.hooks.records import Prompt
 from thoughtlens.hooks.select import Select
-from thoughtlens.hooks.steer import Vector, steer
+from thoughtlens.hooks.steer import Vector, monitor, steer
 from tiny import tiny_lens, tiny_prompts, tiny_transcripts
 
 
@@ -255,3 +256,34 @@ def test_forced_says_where_another_rendering_differs(lens: LensModel) -> None:
     at = next(i for i, (a, b) in enumerate(zip(transcript.prompt_ids, ids, strict=True)) if a != b)
     with pytest.raises(ValueError, match=f"from token {at} on, around '.*old box.*' there and '.*old door.*' here.*the date"):
         forced(lens, [other])
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_forced_token_by_token_is_forced_at_once(lens: LensModel, steered: bool) -> None:
+    transcripts = tiny_transcripts(lens, tiny_prompts(5, images=(0, 1, 0)), statuses=("closed", "absent", "unclosed"), seed=4)
+    with steer(lens, vector(span="all")) if steered else nullcontext() as steering:
+        once = forced(lens, transcripts)
+        again = forced(lens, transcripts, batch_size=2, stepwise=True)
+        assert not steered or steering.fired_total > 0
+    for a, b in zip(once, again, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4)
+
+
+def test_a_gate_that_reads_after_the_steered_site_is_followed_token_by_token(lens: LensModel) -> None:
+    weight = torch.randn(32, generator=torch.Generator().manual_seed(3))
+    prompts = tiny_prompts(6, images=(0,))
+    probe = ProbeGate(weight, 0.0, "resid_post.2", 0.0)
+    with monitor(lens, {"p": probe}) as watching:
+        generate(lens, prompts, max_new_tokens=1, progress=False)
+    read = sorted(float(held.scores["p"][0]) for held in watching.watched)
+    gate = dataclasses.replace(probe, threshold=(read[2] + read[3]) / 2)
+    with steer(lens, vector("resid_post.0", "answer"), gate=gate):
+        written = generate(lens, prompts, max_new_tokens=6, progress=False)
+        logits = forced(lens, written, stepwise=True)
+        with pytest.raises(ValueError, match="cannot wait for it"):
+            forced(lens, written)
+    assert sum(t.fired > 0 for t in written) == 3
+    for transcript, row in zip(written, logits, strict=True):
+        row[:, lens.frame.image_token_id] = -torch.inf
+        assert row.argmax(-1).tolist() == list(transcript.output_ids)

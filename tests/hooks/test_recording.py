@@ -136,7 +136,7 @@ def test_under_steering_the_steered_states_are_kept(site: str, tmp_path: Path) -
         store = open_store(tmp_path / "s")
         for transcript in written:
             ours, index = store.rows({"prompt_id": transcript.id})
-            assert set(index["condition"]) == {"test add 1.0 at resid_post.1, answer, always"}
+            assert set(index["condition"]) == {"test add 1 at resid_post.1, answer, always"}
             torch.testing.assert_close(ours, by_hand(lens, steering, transcript, site), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(store.rows({"prompt_id": "p0"})[0], capture_of(lens, written[0], site, tmp_path), atol=1e-2)
 

@@ -186,7 +186,7 @@ def test_a_bad_transcript_line_is_named_or_noted(tmp_path: Path) -> None:
         ('{"prompt_id": "z", "model": "m"}', "about prompt 'z'"),
         ('{"prompt_id": ["a"], "model": "m"}', "unhashable"),
         ('{"prompt_id": "b"}', "no field 'model'"),
-        ('{"prompt_id": "b", "model": "m", "output_ids": "abc"}', "output_ids is a list of token ids, got 'abc'"),
+        ('{"prompt_id": "b", "model": "m", "output_ids": "abc"}', "output_ids is a list of whole numbers, got 'abc'"),
         ('{"prompt_id": "b", "model": "m", "status": "open"}', "unknown split status"),
         (good, "the id 'a' occurs twice"),
     ):

@@ -77,9 +77,9 @@ def written(
     writing = Writing(markers, opened, VOCABULARY, torch.device("cpu"))
     writing.begin(len(rows))
     arrive = max(arrive, *begins)
-    found = [writing.read(ids[:, :arrive], active[:, :arrive], all_rows=False)]
-    found += [writing.read(ids[:, n : n + 1], active[:, n : n + 1], all_rows=True) for n in range(arrive, length)]
-    kinds, closed, ended = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    found = [writing.read(ids[:, :arrive], active[:, :arrive])]
+    found += [writing.read(ids[:, n : n + 1]) for n in range(arrive, length)]
+    kinds, closed, ended = (torch.cat([getattr(one, name) for one in found], 1) for name in ("kinds", "closing", "ended"))
     return kinds, closed, ended, writing
 
 

@@ -242,7 +242,7 @@ def test_what_is_wrong_with_a_store_is_said(write) -> None:
         asked(span="answer")
     with pytest.raises(ValueError, match="none of .* rows has harmful == False"):
         asked(spoiled("harmful", True), train={"split": "dev"})
-    with pytest.raises(ValueError, match="no column 'refused' in the store's index; it has .* Add it with labels="):
+    with pytest.raises(ValueError, match="no column 'refused' in the store's index; it has .* or add it with labels="):
         asked(label="refused")
     with pytest.raises(ValueError, match="label 'category' holds 'a'"):
         asked(label="category")

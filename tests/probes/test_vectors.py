@@ -33,6 +33,7 @@ def test_safe_reasoning_is_the_mean_change_over_the_same_tokens(build):
     rows = int(((target.index["harmful"]) & (target.index["split"] == "train")).sum())
     assert (vector.source, vector.span, vector.pool) == ("safe-reasoning", "last_prompt", "mean")
     assert (vector.header["source_model"], vector.header["target_model"]) == ("safe", "reasoning")
+    assert vector_from_stores(source=target, target=source, span="last_prompt").source == "reasoning-safe"
     assert vector.header["n_positive"] == vector.header["n_negative"] == vector.header["n_scale"] == rows
     assert vector.header["where"] == {"harmful": True, "split": "train"}
 

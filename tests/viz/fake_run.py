@@ -258,7 +258,28 @@ def holdouts(seed: int = 4) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-FURTHER = {"holdouts": holdouts, "transfer": transfer, "curves": curves, "decision": decision, "heads": heads}
+def comparison(n: int = 160) -> pd.DataFrame:
+    """Five ways and two kinds of control, over all attacks and one attack, and dev rows that must not be shown."""
+    values = {
+        "unsteered": (0.80, 0.01, 0.97),
+        "safe": (0.01, 0.03, 0.96),
+        "reminder": (0.40, 0.10, 0.90),
+        "system prompt": (0.70, 0.02, 0.95),
+        "steered": (0.10, 0.02, 0.97),
+        **{f"shuffled[{i}]": (0.78, 0.03, 0.90) for i in range(2)},
+        **{f"random[{i}]": (0.79 + 0.01 * i, 0.01, 0.97) for i in range(3)},
+    }
+    rows = []
+    for condition, rates in values.items():
+        for metric, value in zip(("attack_success", "over_refusal", "helpful"), rates, strict=True):
+            for split, attack, share in (("test", "all", value), ("test", "plain", value / 2), ("dev", "all", 0.5)):
+                found = rate(round(share * n), n)
+                where = {"condition": condition, "what": f"{condition} as chosen", "split": split, "attack": attack, "metric": metric}
+                rows.append({**where, "thought_mode": "regenerated", **found})
+    return pd.DataFrame(rows)
+
+
+FURTHER = {"comparison": comparison, "holdouts": holdouts, "transfer": transfer, "curves": curves, "decision": decision, "heads": heads}
 TABLES = {"collapse": collapse, "detection": detection, "trajectory": trajectory, "restoration": restoration, **FURTHER}
 
 
