@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=["researcher", "engineer", "analyst", "trio", "probing"])
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=["researcher", "engineer", "analyst", "trio", "probing", "steering"])
 def test_the_example_runs_as_written(number, tmp_path):
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     make_run(tmp_path / "runs" / "demo")
@@ -49,9 +49,25 @@ def test_the_reading_commands_run_as_written(tmp_path):
         assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
+def test_the_example_of_an_engineer_runs_as_written(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "steer.py"), str(tmp_path / "out")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    sorry = {line[:40].strip(): line[40:] for line in done.stdout.splitlines() if " sorry: " in line}
+    harmful = {name: int(told.split()[1]) for name, told in sorry.items()}
+    assert harmful["steered where the probe fires"] > harmful["left alone"] + 5
+    assert "cannot be exported as merged" in done.stdout and "logits within" in done.stdout
+    assert (tmp_path / "out" / "merged" / "model.safetensors").is_file() and not (tmp_path / "out" / "refused").exists()
+
+
 def test_the_two_commands_stand_as_promised():
     assert "pip install -c constraints.txt -e . && thoughtlens demo" in README.splitlines()
-    assert 'pip install -c constraints.txt -e ".[test]" && pytest' in README.splitlines()
+    assert 'pip install -c constraints.txt -e ".[test]" && pytest -n logical' in README.splitlines()
 
 
 def test_the_measured_tables_are_those_shipped_beside_the_weights():
