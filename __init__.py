@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .hooks.triggers import Trigger
     from .hooks.trio import capture_trio
     from .hooks.vector import Vector
+    from .probes.deciding import decision_points
     from .probes.drift import drift
     from .probes.fit import fit_probes
     from .probes.subspace import steering_subspace
@@ -40,6 +41,7 @@ _HOME = {
     "Vector": ".hooks.vector",
     "capture": ".hooks.capture",
     "capture_trio": ".hooks.trio",
+    "decision_points": ".probes.deciding",
     "drift": ".probes.drift",
     "export": ".hooks.export.exporting",
     "fit_probes": ".probes.fit",
@@ -64,6 +66,7 @@ __all__ = [
     "Vector",
     "capture",
     "capture_trio",
+    "decision_points",
     "drift",
     "export",
     "fit_probes",

@@ -66,7 +66,7 @@ with tl.steer(model, vector, strength=strengths, on_token=switch) as steering:
 with tl.monitor(model, {}, triggers=[tl.Trigger(AtSteps(), "remind", "is this safe ?")]):
     told("reminded", tl.generate(model, prompts, **options))
 
-# Export the part that can live in weights. What acts at one moment of the thought cannot: that is refused, with the nearest way that can.
+# Export the part that can live in weights. What acts at one token alone cannot: that is refused, with the nearest way that can.
 try:
     tl.export(model, tl.Edit(vector), "merged", out / "refused", prompts=prompts[:8])
 except ValueError as reason:

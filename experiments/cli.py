@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import tyro
 
 from .commands.bench import bench_capture, bench_probe, bench_steer
-from .commands.organism import build, card
+from .commands.deciding import decide
+from .commands.organism import build, card, explain, measure
 from .commands.probing import probe
 from .commands.reading import capture, show, verify
 from .commands.steering import export, steer, sweep, vector
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "capture": capture,
     "probe": probe,
+    "decide": decide,
     "vector": vector,
     "steer": steer,
     "sweep": sweep,
@@ -41,7 +43,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 NESTED: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "organism": ("The small trio: train it from nothing, measure it.", {"build": build, "card": card}),
+    "organism": (
+        "The small trio: train it from nothing, measure it.",
+        {"build": build, "card": card, "measure": measure, "explain": explain},
+    ),
     "store": ("Activation stores: check one, look into one.", {"verify": verify, "show": show}),
     "bench": ("How fast it is here.", {"capture": bench_capture, "probe": bench_probe, "steer": bench_steer}),
 }
@@ -84,3 +89,7 @@ def main() -> None:
             raise
         print(f"thoughtlens: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,6 @@ from typing import Any
 
 import pandas as pd
 
-from ..checkpoints import CHECKPOINTS
 from ..hooks.files import atomic, write_text
 from ..hooks.records import Prompt, Transcript, read_transcripts, write_transcripts
 from ..hooks.spans import parse_span
@@ -30,9 +29,9 @@ from .benchmarks import prompts as load_prompts
 from .organism.reminders import REMINDERS, SYSTEMS, TIMES
 from .progress import Advance, printer, track
 from .restoration import FURTHER_GATES, GATES, METRICS, STRENGTHS, Setting, Workbench, restored, rows_of
-from .run import digest, open_run
+from .run import digest
 from .score import over_groups
-from .study import ROLES, STEERING, Plan, Study, choosing, config, slug, workbench
+from .study import Study, begun, choosing, slug, workbench
 from .verdicts import Verdict, read_verdicts, write_verdicts
 from .ways import Way, answers, kl
 
@@ -58,14 +57,14 @@ UNSTEERED = Way("unsteered")
 class Compare:
     """What is compared, and on how much.
 
-    wordings   ways to ask for each test goal under each attack: 40 goals a side, so 4 make 160 prompts a cell
-    tasks      test tasks of each of the four kinds
+    wordings   ways to ask for each test goal under each attack; of all prompts as many as the study's plan has
+    tasks      test tasks of each of the five kinds
     pairs      twin pairs of dev prompts on which ways are chosen
     draws      random directions, on `control` twin pairs each; shuffles: vectors from shuffled labels, on all prompts
     calm       benign prompts on which KL is measured
     """
 
-    wordings: int = 4
+    wordings: int = 1
     tasks: int = 40
     pairs: int = 40
     draws: int = 20
@@ -93,13 +92,9 @@ class Comparison:
 
 def sweep(out: Path, how: Compare, *, checkpoints: Path | None = None, device: str | None = None, progress: bool = True) -> Path:
     """Compare the ways in the run folder of a study, making what is missing there; print the tables, return the report's path."""
-    home = checkpoints or CHECKPOINTS
-    plan = Plan(models={role: str(home / role) for role in ROLES})
-    shipped = home / STEERING
-    own = not shipped.is_file() or (out / STEERING).is_file()  # a run that has chosen its settings itself
     console = printer()
     with track(progress) as bars:
-        study = Study(open_run(out, config(plan)), plan, bars, device, None if own else shipped)
+        study = begun(out, bars, checkpoints=checkpoints, device=device)
         table = compare(study, how)
     for told in (tables.settings(table), tables.rates(table), tables.attacks(table), *tables.sentences(table)):
         console.print(told, soft_wrap=isinstance(told, str))

@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 from transformers.utils.logging import disable_progress_bar
 
+from ..checkpoints import CHECKPOINTS
 from ..hooks.capture import capture
 from ..hooks.checkpoint import find_checkpoint, weight_files
 from ..hooks.files import sha256_of, write_text
@@ -42,7 +43,7 @@ from .detection import texts_at, trajectory, wordless
 from .judges import JUDGES
 from .progress import Track
 from .restoration import MOMENTS, Setting, Workbench, choose, from_json, rows_of, to_json
-from .run import Run, digest, package_version
+from .run import Run, digest, open_run, package_version
 from .verdicts import Verdict, read_verdicts, write_verdicts
 
 ROLES = ("base", "reasoning", "safe")
@@ -60,7 +61,7 @@ class Plan:
     judge: str = "rule"
     train: int = 150
     dev: int = 100
-    test: int | None = None
+    test: int | None = 200
     tuning: int = 40
     control: int = 150
     draws: int = 20
@@ -97,6 +98,16 @@ class Study:
             return
         yield True
         self.run.finish(name, inputs)
+
+
+def begun(out: str | Path, track: Track, *, checkpoints: Path | None = None, device: str | None = None) -> Study:
+    """The study of a trio (default: the shipped one) in a run folder, with the steering settings that lie beside the checkpoints unless the
+    run has chosen its own."""
+    home = checkpoints or CHECKPOINTS
+    plan = Plan(models={role: str(home / role) for role in ROLES})
+    run, shipped = open_run(out, config(plan)), home / STEERING
+    own = not shipped.is_file() or run.path(STEERING).is_file()
+    return Study(run, plan, track, device, None if own else shipped)
 
 
 def config(plan: Plan) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from .buffers import taken
 from .encode import Batch, Side, difference, encode
 from .model import LensModel
-from .planning import Labels, Plan, Wanted, make_plan, places, without
+from .planning import Decisions, Labels, Plan, Wanted, make_plan, places, without
 from .provenance import facts_of
 from .reading import Landing, Reader, reader
 from .records import Transcript
@@ -50,6 +50,7 @@ def capture(
     labels: Labels | None = None,
     progress: bool = True,
     allow_empty: bool = False,
+    decisions: Decisions | None = None,
     append: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Store:
@@ -57,6 +58,7 @@ def capture(
 
     labels        prompt id -> further columns for the index, each of one kind: str, bool, int or float; None where there is no value
     allow_empty   leave out a span that is empty in every transcript, instead of raising
+    decisions     prompt id -> output positions, as anchor.find() tells them: what the span "decision" stands for
     append        add to a finished store of the same model and selection the rows it does not have yet
     batch_size    most transcripts to a forward; halved when the device runs out of memory
     shard_bytes   a shard holds at most this much, or one transcript; smaller batches are made where one would be more
@@ -67,7 +69,16 @@ def capture(
     """
     into = Path(into)
     check_unsteered(lens)
-    plan = make_plan(lens, transcripts, where, batch_size=batch_size, shard_bytes=shard_bytes, labels=labels, allow_empty=allow_empty)
+    plan = make_plan(
+        lens,
+        transcripts,
+        where,
+        batch_size=batch_size,
+        shard_bytes=shard_bytes,
+        labels=labels,
+        allow_empty=allow_empty,
+        decisions=decisions,
+    )
     job = {**plan.job, "batch_size": batch_size, "shard_bytes": shard_bytes}
     with writing(into, meta(lens, where, plan.sites, plan.width, job), append=append) as writer:
         if writer.finished:

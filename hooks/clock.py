@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _OF_PROMPT = ("template", "image", "instruction")
 _BEFORE_OUTPUT = ("last_prompt", "prompt", "image", "instruction")
+_STEPS = ("step", "step_end", "step_ends", "decision")
 _COUNTED = ("thought_first", "answer_first")
 WHY_NOT_COMPILED = "the clock of thoughtlens reads which tokens are running; compile with fullgraph=False, or only the layers"
 
@@ -97,7 +98,7 @@ class Clock:
         self._off: Tensor | None = None  # set on the device where a cache there held another number of tokens
         self._kinds_wanted = any(span.base in _OF_PROMPT for span in asked)
         self._counts_wanted = any(span.base in _COUNTED or span.window or span.fraction is not None for span in asked)
-        self._wanted = {*counting, *(["step"] if any(span.base in ("step", "step_end") for span in asked) else [])}
+        self._wanted = {*counting, *(["step"] if any(span.base in _STEPS for span in asked) else [])}
         self._reorder = reorder
         self._announced = False
         self._cache: Callable[[], Any] = lambda: None

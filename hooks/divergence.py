@@ -125,7 +125,7 @@ def _hidden(lens: LensModel, batch: Batch, at: Int64[Tensor, " m"]) -> Float[Ten
 
 def _measure(a: LensModel, b: LensModel, one: Float[Tensor, "m d"], other: Float[Tensor, "m d"], step: int) -> Float[Tensor, "4 m"]:
     """KL, JS and the likeliest token of either model, on the CPU; `step` tokens at a time."""
-    heads = [_head(lens) for lens in (a, b)]
+    heads = [output_head(lens) for lens in (a, b)]
     found = []
     for start in range(0, len(one), step):
         p, q = (
@@ -152,7 +152,8 @@ def _kl(p: Float[Tensor, "m t"], q: Float[Tensor, "m t"]) -> Float[Tensor, " m"]
     return torch.where(share > 0, share * (p - q), 0.0).sum(-1).clamp_min(0)
 
 
-def _head(lens: LensModel) -> nn.Module:
+def output_head(lens: LensModel) -> nn.Module:
+    """What makes logits of the last hidden state."""
     model: Any = lens.model
     head: nn.Module = model.get_output_embeddings()
     return head
@@ -162,7 +163,7 @@ def _check_head(lens: LensModel) -> int:
     """Rows of the output head. ValueError unless the model's logits are the head's own: a cap or a scale behind it would be left out."""
     ids = torch.tensor([[*lens.frame.lead, *lens.frame.tail][-8:]], device=lens.device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    ours, theirs = _head(lens)(lens.inner(**inputs).last_hidden_state).float(), lens.model(**inputs).logits.float()
+    ours, theirs = output_head(lens)(lens.inner(**inputs).last_hidden_state).float(), lens.model(**inputs).logits.float()
     if not torch.allclose(ours, theirs, rtol=torch.finfo(lens.dtype).eps, atol=1e-6):
         raise ValueError(
             f"{lens.name} changes its logits behind the output head (up to {float((ours - theirs).abs().max()):.3g}), as with "

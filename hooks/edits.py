@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .attach import place
-from .gates import Always, AtSteps, Gate
+from .gates import Always, AtSteps, Gate, ProbeGate, leaves
 from .operators import UNITS, LowRank
-from .spans import parse_span
+from .spans import DECISION, parse_span
 from .vector import Vector
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ class Edit:
             raise ValueError("spans=() steers nothing; name at least one, or leave it out for the vector's own span")
         object.__setattr__(self, "spans", tuple(str(parse_span(span)) for span in given))
         object.__setattr__(self, "strength", checked_strength(told["strength"] if self.strength is None else self.strength))
+        if DECISION in self.where and not any(isinstance(leaf, ProbeGate) for leaf in leaves(self.gate)):
+            raise ValueError(
+                f'the span "{DECISION}" is where an anchor finds one, and the gate {self.gate} holds no anchor. Pass gate=anchor.gate(), '
+                'or steer at the ends of all steps with spans="step_ends".'
+            )
         if _apart(self.where, self.gate):
             raise ValueError(
                 f"the gate {self.gate} is closed at {', '.join(self.where)}, so nothing would ever be steered. Change one of them."

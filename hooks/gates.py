@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .sites import parse_site
-from .spans import Span, parse_span
+from .spans import DECISION, Span, parse_span
 
 
 class Gate:
@@ -120,7 +120,7 @@ class InSpans(Gate):
     def __init__(self, *spans: str | Span) -> None:
         if not spans:
             raise ValueError("InSpans() holds no token; name at least one span")
-        object.__setattr__(self, "spans", tuple(str(parse_span(span)) for span in spans))
+        object.__setattr__(self, "spans", tuple(str(_plain(span)) for span in spans))
 
     def __str__(self) -> str:
         return f"in {'|'.join(self.spans)}"
@@ -153,7 +153,7 @@ class ProbeGate(Gate):
         name, layer = parse_site(self.site)
         if layer is None:
             raise ValueError(f"a probe gate reads at one site, not at every {name}: write the layer, as in {name}.4")
-        parse_span(self.span)
+        _plain(self.span)
 
     def __str__(self) -> str:
         return f"probe({self.site}, {self.span}, >{self.threshold:g}{', latched' if self.latched else ''})"
@@ -183,6 +183,13 @@ class Not(Gate):
 
     def __str__(self) -> str:
         return f"not {self.gate}"
+
+
+def _plain(span: str | Span) -> Span:
+    """A span that needs no gate to be told. ValueError for a decision, which a gate is to find."""
+    if (parsed := parse_span(span)).base == DECISION:
+        raise ValueError(f'a gate at the span "{DECISION}" is what an anchor makes: anchor.gate(). At the ends of all steps: "step_ends".')
+    return parsed
 
 
 def leaves(gate: Gate) -> Iterator[Gate]:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 Mode = Literal["regenerated", "fixed", "none", "released", "replayed"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 ANSWER = ("thought_last", "answer")
-_OF_THOUGHT = ("thought", "thought_first", "step", "step_end")
+_OF_THOUGHT = ("thought", "thought_first", "step", "step_end", "step_ends", "decision")
 
 
 def thought_modes(

@@ -36,11 +36,12 @@ from .reading import never_ran
 from .records import Prompt, Transcript
 from .select import Pool, Select
 from .sites import Site
-from .spans import resolve
+from .spans import DECISION, resolve
 
 log = logging.getLogger(__name__)
 
 Labels = Mapping[str, Mapping[str, Any]]
+Decisions = Mapping[str, Sequence[int]]  # prompt id -> output positions, ascending: what anchor.find() returns
 KINDS: tuple[tuple[Any, str], ...] = (
     ((bool, np.bool_), "true or false"),
     (str, "text"),
@@ -99,7 +100,15 @@ class Plan:
             "rows": sum(self.size(shard) for shard in range(len(self.shards))),
             "shards": len(self.shards),
             "transcripts_and_labels_sha": hashlib.sha256(self.about.to_json(orient="split").encode()).hexdigest(),
+            **self._decisions,
         }
+
+    @property
+    def _decisions(self) -> dict[str, str]:
+        """Where the decisions were found, which the transcripts alone do not tell; nothing where none are read."""
+        every = (one for batches in self.shards for batch in batches for one in batch if one.span.startswith(DECISION))
+        told = [[one.transcript, one.span, one.positions.tolist()] for one in every]
+        return {"decisions_sha": hashlib.sha256(json.dumps(told).encode()).hexdigest()} if told else {}
 
 
 def make_plan(
@@ -111,12 +120,13 @@ def make_plan(
     shard_bytes: int,
     labels: Labels | None = None,
     allow_empty: bool = False,
+    decisions: Decisions | None = None,
 ) -> Plan:
     """Settle what will be read. ValueError for anything that cannot work (see capture)."""
     check_transcripts(transcripts)
     check_labels([t.id for t in transcripts], labels)
     sites, width = sites_and_width(lens, where)
-    asked = wanted(lens, transcripts, where, allow_empty=allow_empty)
+    asked = wanted(lens, transcripts, where, allow_empty=allow_empty, decisions=decisions)
     check_pictures(lens, sites, [bool(t.prompt.images) for t, some in zip(transcripts, asked, strict=True) if some])
     shards = _shards(lens, transcripts, asked, where.pool, batch_size, max(1, shard_bytes // (4 * width * len(sites))))
     return Plan(transcripts, where, sites, width, shards, about(transcripts, labels))
@@ -207,9 +217,19 @@ def check_pictures(lens: LensModel, sites: Sequence[Site], pictured: Sequence[bo
         raise ValueError(never_ran(lens, crossing))
 
 
-def wanted(lens: LensModel, transcripts: Sequence[Transcript], where: Select, *, allow_empty: bool = False) -> list[list[Wanted]]:
+def wanted(
+    lens: LensModel,
+    transcripts: Sequence[Transcript],
+    where: Select,
+    *,
+    allow_empty: bool = False,
+    decisions: Decisions | None = None,
+) -> list[list[Wanted]]:
     """Per transcript the spans it has. ValueError for a span that no transcript has, unless `allow_empty` and there are others."""
-    found = [spans_of(lens, number, t.prompt_ids, t.output_ids, where) for number, t in enumerate(transcripts)]
+    if decisions is not None and (unknown := [t.id for t in transcripts if t.id not in decisions]):
+        raise ValueError(f"decisions= says nothing of {len(unknown)} transcripts, first {unknown[0]!r}. Let anchor.find() read them all.")
+    told = [None if decisions is None else decisions[t.id] for t in transcripts]
+    found = [spans_of(lens, number, t.prompt_ids, t.output_ids, where, told[number]) for number, t in enumerate(transcripts)]
     there = Counter(one.span for some in found for one in some)
     statuses = ", ".join(f"{status} {count}" for status, count in Counter(t.status for t in transcripts).most_common())
     for span in where.spans:
@@ -218,7 +238,8 @@ def wanted(lens: LensModel, transcripts: Sequence[Transcript], where: Select, *,
             raise ValueError(
                 "no hidden state was captured: "
                 f'span "{span}" is empty in {empty} of {empty} transcripts (dialect "{lens.dialect.name}", split status: {statuses}). '
-                "Load the model with the dialect it writes, or read the transcripts again, into another folder, with a span they have, "
+                f"{'Take an anchor with a lower threshold' if span.startswith(DECISION) else 'Load the model with the dialect it writes'}, "
+                "or read the transcripts again, into another folder, with a span they have, "
                 f'such as "last_prompt"{", or pass allow_empty=True to leave this one out" if there else ""}.'
             )
         if empty:
@@ -229,11 +250,18 @@ def wanted(lens: LensModel, transcripts: Sequence[Transcript], where: Select, *,
     return found
 
 
-def spans_of(lens: LensModel, number: int, prompt_ids: Sequence[int], output_ids: Sequence[int], where: Select) -> list[Wanted]:
+def spans_of(
+    lens: LensModel,
+    number: int,
+    prompt_ids: Sequence[int],
+    output_ids: Sequence[int],
+    where: Select,
+    decisions: Sequence[int] | None = None,
+) -> list[Wanted]:
     """The spans one transcript has. ValueError when its prompt was not written by this model's template."""
     ids, end = (*prompt_ids, *output_ids), len(prompt_ids)
     kinds = token_kinds(ids, end, lens.frame, lens.markers)
-    found = ((span, resolve(span, kinds, ids, lens.markers, prompt_end=end).numpy()) for span in where.spans)
+    found = ((span, resolve(span, kinds, ids, lens.markers, prompt_end=end, decisions=decisions).numpy()) for span in where.spans)
     return [Wanted(number, span, positions) for span, positions in found if len(positions)]
 
 

@@ -39,6 +39,7 @@ from .records import Prompt, Transcript
 from .select import Pool, Select
 from .shards import Writer, writing
 from .sites import Site
+from .spans import DECISION, parse_span
 from .store import META, PARTS
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ def recording(
     spans there is no store and a warning: what was written is not lost. What goes wrong while a shard is written, such as DiskFull, is
     raised, and the transcripts of that generation with it: generate without a store first where they are dear, and capture() them.
     """
+    if late := [span for span in where.spans if parse_span(span).base == DECISION]:
+        raise ValueError(
+            f'the span "{late[0]}" is found in what was written. Generate first, then capture(lens, transcripts, where, '
+            'decisions=anchor.find(lens, transcripts)); "step_ends" can be kept while the tokens are written.'
+        )
     check_labels([prompt.id for prompt in prompts], labels)
     sites, width = sites_and_width(lens, where)
     check_pictures(lens, sites, [bool(prompt.images) for prompt in prompts])

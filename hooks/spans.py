@@ -3,7 +3,8 @@
     thought  answer  image  instruction  marker  template      all tokens of a kind
     prompt  all                                                everything before the output; everything
     last_prompt  thought_first  thought_last  answer_first     anchors: one token
-    step[i]  step_end[i]                                       the i-th step of the thought; its last token
+    step[i]  step_end[i]  step_ends                            the i-th step of the thought; its last token; those of all steps
+    decision                                                   the ends of steps that an anchor finds (anchor.py), as many as there are
     thought[:16]  thought[-8:]  thought[4:8]                   windows, counted in tokens of the span
     thought@0.5                                                the token at a fraction of the span, 0 first, 1 last
 
@@ -12,6 +13,9 @@ answer is begun from (none for an unclosed thought). Headings and tags inside a 
 are blank tokens directly after a marker: thought_first and answer_first are no newline. Step i ends at the i-th token of the thought that
 ends a sentence or line, where a step of blank tokens alone does not count; negative i count from the end; words after the last such token
 are no step.
+
+Where the decisions stand no grammar knows: the tokens are found in the model's hidden states. They are handed to what reads
+(decisions=anchor.find(lens, transcripts)), and are recognised as they arrive by what steers (gate=anchor.gate()).
 """
 
 from __future__ import annotations
@@ -32,10 +36,12 @@ from .kinds import KINDS, Kind
 
 __all__ = ["KINDS", "SPANS", "Frame", "Kind", "Span", "is_span", "parse_span", "resolve", "streamable", "token_kinds"]
 
+STEP_ENDS, DECISION = "step_ends", "decision"
 STRETCHES = (*KINDS[:-1], "prompt", "all")
+ENDS = (STEP_ENDS, DECISION)
 ANCHORS = ("last_prompt", "thought_first", "thought_last", "answer_first")
 STEPS = ("step", "step_end")
-SPANS = (*STRETCHES, *ANCHORS, "step[i]", "step_end[i]")
+SPANS = (*STRETCHES, *ANCHORS, "step[i]", "step_end[i]", *ENDS)
 _PROMPT = ("image", "instruction", "prompt", "last_prompt")
 _GRAMMAR = re.compile(r"(?P<base>[a-z_]+)(\[(?P<index>-?\d+)\]|\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\]|@(?P<fraction>\d*\.?\d+))?")
 
@@ -64,7 +70,7 @@ def parse_span(text: str | Span) -> Span:
         return text
     match = _GRAMMAR.fullmatch(text)
     base = match["base"] if match else ""
-    if not match or base not in (*STRETCHES, *ANCHORS, *STEPS):
+    if not match or base not in (*STRETCHES, *ANCHORS, *STEPS, *ENDS):
         raise ValueError(f"unknown span {text!r}; known are {', '.join(SPANS)}, windows like thought[:16] and fractions like thought@0.5")
     index = None if match["index"] is None else int(match["index"])
     window = None
@@ -75,7 +81,7 @@ def parse_span(text: str | Span) -> Span:
         raise ValueError(f"span {text!r}: {base} is one token and takes no window or fraction. Write {base!r}.")
     if base in STEPS and index is None:
         raise ValueError(f"span {text!r} needs the number of the step: {base}[0] is the first, {base}[-1] the last.")
-    if base in STRETCHES and index is not None:
+    if base in (*STRETCHES, *ENDS) and index is not None:
         raise ValueError(f"span {text!r}: {base} takes a window or a fraction. For one token write {base}[{index}:{index + 1 or ''}].")
     if window == (None, None):
         raise ValueError(f"span {text!r} has an empty window. Write {base!r} for all of it.")
@@ -96,9 +102,12 @@ def streamable(span: str | Span) -> bool:
     """Whether membership of a token is known when it arrives. Always so inside the prompt, which arrives in one piece.
 
     Not so for what counts from the end of a growing stretch (thought[-8:], step_end[-1]) or needs its length (thought@0.5),
-    nor for step[i], whose tokens are a step only once it has ended.
+    nor for step[i], whose tokens are a step only once it has ended. A decision is known where the gate of an anchor reads it, and of
+    several the gate does not count which is which.
     """
     span = parse_span(span)
+    if span.base == DECISION:
+        return span.window is None and span.fraction is None
     if span.base in _PROMPT:
         return True
     if span.fraction is not None or span.base == "step":
@@ -115,6 +124,7 @@ def resolve(
     markers: Markers,
     *,
     prompt_end: int | None = None,
+    decisions: Sequence[int] | None = None,
 ) -> Int64[Tensor, " m"]:
     """Positions of a span in one sequence, ascending; empty where the sequence has none.
 
@@ -122,12 +132,14 @@ def resolve(
     ids          [n] the tokens
     prompt_end   index of the first output token. Left out, the output begins at the first marker, thought or answer token, or,
                  with none of these, at a closing end token.
+    decisions    output positions of the decisions, ascending, 0 the first output token. ValueError where the span needs them and they
+                 are left out
     """
     span = parse_span(span)
     codes = kinds.tolist()
     tokens = ids.tolist() if isinstance(ids, Tensor) else list(ids)
     end = _output_start(codes, tokens, markers) if prompt_end is None else prompt_end
-    stretch = _base(span, codes, tokens, markers, end)
+    stretch = _base(span, codes, tokens, markers, end) if span.base != DECISION else _decided(decisions, end)
     if span.window is not None:
         stretch = stretch[slice(*span.window)]
     if span.fraction is not None and stretch:
@@ -163,8 +175,20 @@ def _base(span: Span, codes: list[int], tokens: list[int], markers: Markers, end
             return _closer(codes, tokens, markers, end)
         case "step" | "step_end":
             return _step(span, of(Kind.THOUGHT), tokens, markers)
+        case "step_ends":
+            thought = of(Kind.THOUGHT)
+            return [at for at, end in zip(thought, markers.ends(tokens[at] for at in thought), strict=True) if end]
         case base:
             return of(Kind[base.upper()])
+
+
+def _decided(decisions: Sequence[int] | None, end: int) -> list[int]:
+    if decisions is None:
+        raise ValueError(
+            f'the span "{DECISION}" stands where an anchor finds it. Pass decisions=anchor.find(lens, transcripts) to capture(), '
+            'or gate=anchor.gate() to steer(); "step_ends" are the ends of all steps.'
+        )
+    return [end + at for at in decisions]
 
 
 def _step(span: Span, thought: list[int], tokens: list[int], markers: Markers) -> list[int]:

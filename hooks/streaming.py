@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .capture import SHARD_BYTES, check_unsteered, meta, read_spans
 from .model import LensModel
-from .planning import Labels, Plan, index_rows, make_plan
+from .planning import Decisions, Labels, Plan, index_rows, make_plan
 from .reading import Landing, reader
 from .records import Transcript
 from .select import Select
@@ -73,12 +73,22 @@ def stream(
     labels: Labels | None = None,
     progress: bool = True,
     allow_empty: bool = False,
+    decisions: Decisions | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Readings:
     """Read `where` in every transcript and keep nothing. The arguments are those of capture(), and so are the errors.
 
     ValueError before the first forward for what cannot work; see capture().
     """
-    plan = make_plan(lens, transcripts, where, batch_size=batch_size, shard_bytes=shard_bytes, labels=labels, allow_empty=allow_empty)
+    plan = make_plan(
+        lens,
+        transcripts,
+        where,
+        batch_size=batch_size,
+        shard_bytes=shard_bytes,
+        labels=labels,
+        allow_empty=allow_empty,
+        decisions=decisions,
+    )
     job = {**plan.job, "batch_size": batch_size, "shard_bytes": shard_bytes}
     return Readings(lens, plan, batch_size, progress, meta(lens, where, plan.sites, plan.width, job))

@@ -26,6 +26,8 @@ LIVE = (
     "answer_first",
     "step",
     "step_end",
+    "step_ends",
+    "decision",
 )  # of a token just written
 
 
@@ -142,6 +144,10 @@ def arriving(span: Span, tick: Tick, totals: Int64[Tensor, "b kind"]) -> Bool[Te
             return (tick.kinds == Kind.THOUGHT) & (tick.step == span.index)
         case "step_end":
             return tick.step_end & (tick.step == span.index)
+        case "step_ends" | "decision" if span.window is None:  # a decision is told by the gate beside it: Edit asks for one
+            return tick.step_end
+        case "step_ends":
+            inside, number, total = tick.step_end, tick.step, tick.step[:, :1] * 0
         case "all" if span.window is None and span.fraction is None:
             return tick.live
         case "prompt" | "all" as base:

@@ -20,7 +20,7 @@ from torch import Tensor
 from .capture import SHARD_BYTES, check_unsteered, fill, meta
 from .files import short
 from .model import LensModel
-from .planning import Labels, make_plan
+from .planning import Decisions, Labels, make_plan
 from .records import Transcript
 from .select import Select
 from .shards import writing
@@ -47,6 +47,7 @@ def capture_trio(
     labels: Labels | None = None,
     progress: bool = True,
     allow_empty: bool = False,
+    decisions: Decisions | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Store]:
     """Read `where` in every transcript with every model; one store per model, in the folders `into`/<name>, with the same rows.
@@ -59,7 +60,16 @@ def capture_trio(
     for lens in models.values():
         check_unsteered(lens)
     first = next(iter(models.values()))
-    plan = make_plan(first, transcripts, where, batch_size=batch_size, shard_bytes=shard_bytes, labels=labels, allow_empty=allow_empty)
+    plan = make_plan(
+        first,
+        transcripts,
+        where,
+        batch_size=batch_size,
+        shard_bytes=shard_bytes,
+        labels=labels,
+        allow_empty=allow_empty,
+        decisions=decisions,
+    )
     job = {**plan.job, "batch_size": batch_size, "shard_bytes": shard_bytes}
     with ExitStack() as stack:
         writers = {

@@ -1,12 +1,13 @@
 """Decision points: the step boundaries at which a thought turns towards refusing or complying.
 
-Two things are measured at the last prompt token and at every boundary between steps, and each ranks them:
+Two things, or three, are measured at the last prompt token and at every boundary between steps, and each ranks them:
 
     gap      mean JS over harmful prompts − mean JS over benign ones        where safe and reasoning part ways because of what is asked,
                                                                             not because one of them writes in another manner
     margin   (mean s | harmful − mean s | benign) / pooled sd of s          where a probe's readout s tells them apart best: Cohen 1988's d
+    effect   mean closed over harmful prompts − max(that over benign, 0)    where steering one token takes the divergence back (effect.py)
 
-JS is the divergence of the two models' next-token distributions (hooks/divergence.py). The combined rank is that of the sum of both ranks;
+JS is the divergence of the two models' next-token distributions (hooks/divergence.py). The combined rank is that of the sum of all ranks;
 among equals the larger gap comes first. A boundary that few thoughts come to is told and not ranked. Everything is decided on one side of
 the data and measured again, ranks included, on the other. Intervals are from bootstrap draws of whole groups, the same draws at every
 boundary, so that the share of draws in which a boundary comes first tells how firm the choice is.
@@ -18,7 +19,8 @@ Shapes: values [n, k], weights [b, n] (`n` prompts, `k` anchors, `b` draws, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,11 @@ COLUMNS = (
     *("js", "js_low", "js_high", "js_harmful", "js_benign", "gap", "gap_low", "gap_high"),
     *("n_margin", "margin", "margin_low", "margin_high", "rank_gap", "rank_margin", "rank", "first_gap", "first_margin", "first"),
 )
-RANKINGS = {"gap": "rank_gap", "margin": "rank_margin", "both": "rank"}
-FIRSTS = {"gap": "first_gap", "margin": "first_margin", "both": "first"}
+OF_EFFECT = (
+    *("source", "site", "strength", "n_effect", "before_harmful", "closed_harmful", "closed_benign"),
+    *("effect", "effect_low", "effect_high", "rank_effect", "first_effect"),
+)
+MEASURES = ("gap", "margin", "effect")
 Values = Float[np.ndarray, "n k"]
 Weights = Float[np.ndarray, "b n"]
 Estimates = Float[np.ndarray, "b k"]
@@ -45,6 +50,7 @@ Estimates = Float[np.ndarray, "b k"]
 def decision_points(
     divergences: pd.DataFrame,
     trajectory: pd.DataFrame,
+    effects: pd.DataFrame | None = None,
     *,
     split: str = "dev",
     confirm: str = "test",
@@ -56,15 +62,20 @@ def decision_points(
 
     divergences   from divergence(safe, reasoning, transcripts)
     trajectory    readouts of one probe at the tokens of the same transcripts: prompt_id, position, token, score; model, if there
+    effects       from chosen(): before and closed at the boundaries of the same transcripts, of one setting per anchor; left out, two
+                  measures rank
     least         an anchor is ranked if at least this share of the harmful prompts, and of the benign ones, comes to it
 
     n, n_harmful, groups     prompts with a label that come to the anchor, and their groups; reached: the smaller share of the two classes
     js, gap, margin          with their 95% intervals (_low, _high); n_margin: how many of the n prompts have a readout there
     rank_gap, rank_margin, rank         1 is first; nan where not ranked, or no readout is there
     first_gap, first_margin, first      share of bootstrap draws in which the anchor comes first
+    with effects also                   OF_EFFECT: the setting, its effect, and what it closes on either class
     Raises ValueError for tables of several pairs, models or conditions, of different tokens, and for a side without both classes.
     """
     joined = _joined(divergences, trajectory)
+    if effects is not None:
+        joined = joined.merge(effects[["prompt_id", "position", "before", "closed"]], on=["prompt_id", "position"], how="left")
     sides = {side: _measured(joined[joined["split"] == side], side, least, resampled, seed) for side in (split, confirm)}
     order = sides[split].sort_values(["rank", "step"], kind="stable")["anchor"].tolist()
     order += [anchor for anchor in sides[confirm]["anchor"] if anchor not in order]
@@ -72,7 +83,10 @@ def decision_points(
     told["place"] = told["anchor"].map({anchor: i for i, anchor in enumerate(order)})
     pair = {name: divergences[name].iloc[0] for name in ("model_a", "model_b")}
     told = told.sort_values(["decides", "place"], ascending=[False, True], kind="stable")
-    return told.assign(**pair, model=_only(trajectory, "model") if "model" in trajectory else "")[list(COLUMNS)].reset_index(drop=True)
+    told = told.assign(**pair, model=_only(trajectory, "model") if "model" in trajectory else "")
+    if effects is not None:
+        told = told.merge(effects[["anchor", "source", "site", "strength"]].drop_duplicates("anchor"), on="anchor", how="left")
+    return told[[*COLUMNS, *(OF_EFFECT if effects is not None else ())]].reset_index(drop=True)
 
 
 def anchors(table: pd.DataFrame, n: int = 1) -> list[str]:
@@ -84,17 +98,26 @@ def anchors(table: pd.DataFrame, n: int = 1) -> list[str]:
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """How rankings of decision_points() agree: gap with margin on either side, and each ranking with itself on the other side.
+    """How rankings of decision_points() agree: the measures with each other on either side, and each ranking with itself on the other side.
 
     Columns one, other (ranking and side), n (anchors ranked in both), tau and p (Kendall 1938, by scipy), same_first.
     """
     decided, confirmed = (table[table["decides"] == value].set_index("anchor") for value in (True, False))
-    pairs = [("gap", side, "margin", side) for side in (decided, confirmed)] + [(by, decided, by, confirmed) for by in RANKINGS]
+    by_name = rankings(table)
+    apart = list(combinations([name for name in MEASURES if name in by_name], 2))
+    pairs = [(one, side, other, side) for one, other in apart for side in (decided, confirmed)]
+    pairs += [(by, decided, by, confirmed) for by in by_name]
     return pd.DataFrame([_agree(*pair) for pair in pairs])
 
 
+def rankings(table: pd.DataFrame) -> dict[str, str]:
+    """The rankings of a table of decision_points(), by name: its measures, and all of them together."""
+    there = [name for name in MEASURES if f"rank_{name}" in table]
+    return {**{name: f"rank_{name}" for name in there}, "both" if len(there) == 2 else "all": "rank"}
+
+
 def _agree(one: str, here: pd.DataFrame, other: str, there: pd.DataFrame) -> dict[str, Any]:
-    both = pd.concat([here[RANKINGS[one]], there[RANKINGS[other]]], axis=1, keys=["one", "other"]).dropna()
+    both = pd.concat([here[rankings(here)[one]], there[rankings(there)[other]]], axis=1, keys=["one", "other"]).dropna()
     tau = kendalltau(both["one"], both["other"])
     firsts = {ranks.idxmin() for _, ranks in both.items() if len(ranks)}
     names = {"one": f"{one} on {here['split'].iloc[0]}", "other": f"{other} on {there['split'].iloc[0]}"}
@@ -131,14 +154,22 @@ def _measured(rows: pd.DataFrame, side: str, least: float, resampled: int, seed:
         )
     prompts = rows.drop_duplicates("prompt_id").reset_index(drop=True)
     places = rows.drop_duplicates("anchor").sort_values("step")
-    tables = (rows.pivot(index="prompt_id", columns="anchor", values=name) for name in ("js", "score"))
-    js, scores = (table.loc[prompts["prompt_id"], places["anchor"]].to_numpy(dtype=float) for table in tables)
+    names = [name for name in ("js", "score", "closed", "before") if name in rows]
+    tables = {name: rows.pivot(index="prompt_id", columns="anchor", values=name) for name in names}
+    wide = {name: table.loc[prompts["prompt_id"], places["anchor"]].to_numpy(dtype=float) for name, table in tables.items()}
+    js, scores = wide["js"], wide["score"]
     harmful, groups = prompts["harmful"].to_numpy(dtype=bool), group_names(prompts, "group")
     weights = np.concatenate([np.ones((1, len(prompts))), resamples(groups, resampled, seed).double().numpy()])
     reached = np.stack([np.isfinite(js[harmful == label]).mean(0) for label in (True, False)]).min(0)
     mean, of_harmful, of_benign = (_means(js, weights, rows) for rows in (harmful | True, harmful, ~harmful))
-    gap, margin = of_harmful - of_benign, _standardised(scores, harmful, weights)
-    ranks = dict(_ranks(np.where(reached >= least, gap, np.nan), np.where(reached >= least, margin, np.nan)))
+    estimates = {"gap": of_harmful - of_benign, "margin": _standardised(scores, harmful, weights)}
+    further: dict[str, Any] = {}
+    if "closed" in wide:
+        closed = [_means(wide["closed"], weights, side) for side in (harmful, ~harmful)]
+        estimates["effect"] = closed[0] - np.maximum(closed[1], 0)
+        further = {"n_effect": np.isfinite(wide["closed"]).sum(0), "before_harmful": _means(wide["before"], weights[:1], harmful)[0]}
+        further |= {"closed_harmful": closed[0][0], "closed_benign": closed[1][0]}
+    ranks = dict(_ranks({name: np.where(reached >= least, values, np.nan) for name, values in estimates.items()}))
     there = np.isfinite(js)
     return pd.DataFrame(
         {
@@ -146,10 +177,10 @@ def _measured(rows: pd.DataFrame, side: str, least: float, resampled: int, seed:
             **{"n": there.sum(0), "n_harmful": there[harmful].sum(0), "groups": [len(np.unique(groups[one])) for one in there.T]},
             **{"js_harmful": of_harmful[0], "js_benign": of_benign[0], "n_margin": (there & np.isfinite(scores)).sum(0)},
             **_bounded("js", mean),
-            **_bounded("gap", gap),
-            **_bounded("margin", margin),
-            **{RANKINGS[by]: found[0] for by, found in ranks.items()},
-            **{FIRSTS[by]: _firsts(found[1:]) for by, found in ranks.items()},
+            **further,
+            **{column: told for name, values in estimates.items() for column, told in _bounded(name, values).items()},
+            **{column: found[0] for column, found in ranks.items()},
+            **{column.replace("rank", "first"): _firsts(found[1:]) for column, found in ranks.items()},
         }
     )
 
@@ -175,12 +206,13 @@ def _standardised(scores: Values, harmful: Bool[np.ndarray, " n"], weights: Weig
         return (means[0] - means[1]) / np.sqrt(spread / (weights @ there - 2))
 
 
-def _ranks(gap: Estimates, margin: Estimates) -> Iterator[tuple[str, Estimates]]:
-    """Ranks in every draw, 1 the largest; nan stays nan."""
-    one, other = (pd.DataFrame(values).rank(axis=1, ascending=False) for values in (gap, margin))
-    both = (one + other + one / (2 * gap.shape[1])).rank(axis=1)
-    for by, ranks in zip(RANKINGS, (one, other, both), strict=True):
-        yield by, ranks.to_numpy()
+def _ranks(estimates: Mapping[str, Estimates]) -> Iterator[tuple[str, Estimates]]:
+    """Ranks in every draw, 1 the largest, by their column; nan stays nan."""
+    ranks = {f"rank_{name}": pd.DataFrame(values).rank(axis=1, ascending=False) for name, values in estimates.items()}
+    gap = ranks["rank_gap"]
+    ranks["rank"] = (sum(ranks.values(), 0 * gap) + gap / (2 * gap.shape[1])).rank(axis=1)
+    for by, found in ranks.items():
+        yield by, found.to_numpy()
 
 
 def _firsts(ranks: Estimates) -> Float[np.ndarray, " k"]:

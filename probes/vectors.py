@@ -35,6 +35,7 @@ from torch import Tensor
 
 from ..hooks.capture import capture
 from ..hooks.model import LensModel
+from ..hooks.planning import Decisions
 from ..hooks.records import Transcript
 from ..hooks.select import Select
 from ..hooks.store import Store
@@ -62,14 +63,16 @@ def steering_vector(
     span: str | None = None,
     rows: Mapping[str, Any] | None = None,
     labels: Mapping[str, Mapping[str, Any]] | None = None,
+    decisions: Decisions | None = None,
 ) -> Vector:
     """Capture the transcripts through both models and take the contrast, at every site of `where`.
 
-    span     which span of `where`; by default its first
-    rows     which transcripts count, as index column -> value, e.g. {"harmful": True, "split": "train"}
-    labels   prompt id -> further index columns, e.g. {"p1": {"refused": True}} for refused-complied
+    span        which span of `where`; by default its first
+    rows        which transcripts count, as index column -> value, e.g. {"harmful": True, "split": "train"}
+    labels      prompt id -> further index columns, e.g. {"p1": {"refused": True}} for refused-complied
+    decisions   of the span "decision", as in capture()
     """
-    with captured(source, target, transcripts, where, span, labels) as (taken, steered, chosen):
+    with captured(source, target, transcripts, where, span, labels, decisions) as (taken, steered, chosen):
         return vector_from_stores(source=taken, target=steered, contrast=contrast, span=chosen, where=rows)
 
 
@@ -81,6 +84,7 @@ def captured(
     where: Select,
     span: str | None,
     labels: Mapping[str, Mapping[str, Any]] | None,
+    decisions: Decisions | None = None,
 ) -> Iterator[tuple[Store, Store, str]]:
     """The transcripts read in both models, in stores that are gone afterwards; and the span, by default the first of `where`."""
     span = where.spans[0] if span is None else span
@@ -91,7 +95,7 @@ def captured(
     select = Select(where.sites, span, where.pool)
     with tempfile.TemporaryDirectory() as folder:
         taken, steered = (
-            capture(lens, transcripts, select, into=Path(folder) / name, labels=labels, progress=False)
+            capture(lens, transcripts, select, into=Path(folder) / name, labels=labels, decisions=decisions, progress=False)
             for name, lens in (("source", source), ("target", target))
         )
         yield taken, steered, span

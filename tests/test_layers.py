@@ -17,7 +17,13 @@ FLOORS = {  # folder -> folders of ours it may import
     "experiments": {"hooks", "probes", "experiments", "checkpoints"},
     "viz": {"viz"},
 }
-READS_VIZ = {"experiments/commands/study.py", "experiments/comparing.py", "experiments/demo.py", "experiments/probing.py"}
+READS_VIZ = {
+    "experiments/commands/study.py",
+    "experiments/comparing.py",
+    "experiments/deciding.py",
+    "experiments/demo.py",
+    "experiments/probing.py",
+}
 HEAVY = {"torch", "transformers", "safetensors", "nnsight", "transformer_lens"}
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNPICKLING = {("torch", "load"), ("torch", "save"), ("pd", "read_pickle"), ("pandas", "read_pickle")}

@@ -22,7 +22,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=["researcher", "engineer", "analyst", "trio", "probing", "steering"])
+@pytest.mark.parametrize(
+    "number", range(len(EXAMPLES)), ids=["researcher", "engineer", "analyst", "trio", "probing", "deciding", "steering"]
+)
 def test_the_example_runs_as_written(number, tmp_path):
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     make_run(tmp_path / "runs" / "demo")

@@ -21,10 +21,13 @@ import plotly.graph_objects as go
 from . import theme
 from .figures.best_layer import best_layer_by_span, read_detection
 from .figures.curves import read_curves, readout_aligned
+from .figures.deciding import decisions_along_thought, read_along, read_three, three_measures
 from .figures.decision import decision_points, read_decision
+from .figures.explained import explained_conditions, read_explained
 from .figures.heads import heads_that_write, read_heads
 from .figures.heldout import probe_held_out, read_held_out
 from .figures.layers import auroc_by_layer_and_span, read_layers
+from .figures.margins import margins_by_layer, read_margins
 from .figures.restored import read_restoration, read_tradeoff
 from .figures.tax import attack_success_by_attack, read_attacks, read_tax, tax_by_category
 from .figures.tradeoff import METRICS, arms, places, restoration_bars, tradeoff
@@ -105,6 +108,21 @@ SECTIONS = (
         further=True,
     ),
     Section(
+        "decision_ranks",
+        "Where the thought is decided",
+        "Step boundaries ranked three ways on the same thoughts: how far safe and reasoning part, how far apart a probe reads, and how "
+        "much of the divergence one steered token takes back.",
+        ((three_measures, read_three),),
+        further=True,
+    ),
+    Section(
+        "decision_boundaries",
+        "Which boundaries are decisions",
+        "Thoughts differ in length and wording: a readout of the model's own hidden state recognises a decision wherever it stands.",
+        ((decisions_along_thought, read_along),),
+        further=True,
+    ),
+    Section(
         "heads",
         "What writes the direction",
         "The residual stream is a sum, so what a probe reads can be divided among the heads that wrote it.",
@@ -125,6 +143,21 @@ SECTIONS = (
         "Operators, moments, gates and thought modes, each chosen on dev, beside reminders in the thought, system prompts, the safe model, "
         "random directions of equal norm and vectors from shuffled labels.",
         ((ways_compared, read_ways),),
+        further=True,
+    ),
+    Section(
+        "margins",
+        "What tuning did along the refusal direction",
+        "A bias that shifts moves harmful and benign prompts alike and leaves their order; a direction that is lost brings them together.",
+        ((margins_by_layer, read_margins),),
+        further=True,
+    ),
+    Section(
+        "explained",
+        "What undoes the collapse",
+        "The mean shift added back, the refusal direction taken out of the weights' update, the thought held or replayed, beside random "
+        "directions of equal norm.",
+        ((explained_conditions, read_explained),),
         further=True,
     ),
 )

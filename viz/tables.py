@@ -44,6 +44,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("metric", "value", "low", "high", "n", "numerator"),
     ),
     "comparison": (*("condition", "what", "split", "attack", "thought_mode", "metric", "value", "low", "high", "n", "numerator"),),
+    "margins": ("span", "site", "layer", "model", "metric", "value", "low", "high", "n"),
+    "explained": ("part", "condition", "what", "split", "attack", "metric", "value", "low", "high", "n", "numerator"),
     "holdouts": (
         *("model", "holdout", "site", "layer", "span", "probe", "label", "split", "subset", "auroc", "low", "high", "tpr_at_1fpr"),
         *("n_train", "n_test"),
@@ -57,6 +59,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("model_a", "model_b", "split", "decides", "anchor", "step", "n", "n_harmful", "gap", "gap_low", "gap_high"),
         *("margin", "margin_low", "margin_high", "rank", "rank_gap", "rank_margin", "first"),
     ),
+    "decision_ranks": (
+        *("model_a", "model_b", "split", "decides", "anchor", "step", "n", "n_harmful", "source", "site", "strength", "random_effect"),
+        *("before_harmful", "closed_harmful", "closed_benign", "rank", "first"),
+        *(f"{name}{part}" for name in ("gap", "margin", "effect") for part in ("", "_low", "_high")),
+        *("rank_gap", "rank_margin", "rank_effect"),
+    ),
+    "decision_boundaries": ("prompt_id", "split", "harmful", "step", "decision", "found"),
     "heads": ("model", "site", "span", "probe", "split", "n", "part", "layer", "head", "difference", "low", "high", "share"),
 }
 DEFAULTS: dict[str, dict[str, str | float]] = {
@@ -66,7 +75,9 @@ DEFAULTS: dict[str, dict[str, str | float]] = {
 MADE_BY = {
     **dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo"),
     **dict.fromkeys(("holdouts", "transfer", "curves", "decision", "heads"), "thoughtlens probe RUN"),
+    **dict.fromkeys(("decision_ranks", "decision_boundaries"), "thoughtlens decide RUN"),
     "comparison": "thoughtlens sweep RUN",
+    **dict.fromkeys(("margins", "explained"), "thoughtlens organism explain RUN"),
 }
 
 PARTS = ("benchmark", "category", "attack")

@@ -1,22 +1,52 @@
 """The made-up world as a benchmark: held-out goals under every attack, each harmful request beside its benign twin, and tasks.
 
-`dev` and `test` hold 40 harmful and 40 benign goals each. Every goal comes once under every attack (200 + 200 prompts), or in several
-wordings; a twin shares object, template, wrapper and picture with its harmful prompt and differs in the action alone. `train` draws its
-goals, twins included, from those seen in training; vectors and probes are fitted there. The group of a prompt is its goal.
+    split      goals                                    templates and attacks
+    train      seen in training                         of training             vectors and probes are fitted here
+    dev        held-out pairs, 40 + 40                  of dev                  everything is chosen here
+    test       held-out pairs, 80 + 80                  of test                 everything is told here
+    goals      those of test                            of training             only the goals are new
+    templates  seen in training                         of test                 only the words are new
+    objects    objects that were never asked about      of test                 60 + 60
+    ood        those of test                            of test, under attacks never trained on: a wrapper, another style of drawing
+
+Every goal comes once under every attack, or in several wordings; a twin shares object, template, wrapper and picture with its harmful
+prompt and differs in the action alone. With `depth="long"` every request asks for a long thought. The group of a prompt is its goal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from ...hooks.records import Prompt
-from ..organism.asks import FORMS, Form, ask
+from ..organism.asks import FORMS, OOD_FORMS, Form, ask
 from ..organism.tasks import TASKS
 from ..organism.world import CATEGORIES, Goal, goals, stable
 
 TASKS_PER_KIND = 15
-TRAIN_GOALS = 60
+DEPTHS = ("short", "long")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which goals (of world.GOALS), how they are worded (templates of asks.py), under which attacks, and at most how many pairs of them."""
+
+    goals: str
+    templates: str
+    forms: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FORMS)
+    pairs: int | None = None
+
+
+SPLITS = {
+    "train": Split("train", "train", pairs=60),
+    "dev": Split("dev", "dev"),
+    "test": Split("test", "test"),
+    "goals": Split("test", "train"),
+    "templates": Split("train", "test", pairs=60),
+    "objects": Split("objects", "test"),
+    "ood": Split("test", "test", OOD_FORMS),
+}
 
 
 @dataclass(frozen=True)
@@ -31,20 +61,27 @@ class Wording:
     seen: tuple[str, bytes]
 
 
-def load(split: str = "test", *, limit: int | None = None, tasks: bool | int = False, wordings: int = 1) -> list[Prompt]:
+def load(
+    split: str = "test", *, limit: int | None = None, tasks: bool | int = False, wordings: int = 1, depth: str = "short"
+) -> list[Prompt]:
     """Prompts of a split, goals and attacks taking turns: any `limit` (a number of pairs) is balanced over harm and attacks and has
     as many different goals as it can.
 
-    tasks      add the multi-step tasks, for capability: so many of each of the four kinds, or True for 15. Their `harmful` is False, and
+    tasks      add the multi-step tasks, for capability: so many of each of the five kinds, or True for 15. Their `harmful` is False, and
                meta holds the right answer
     wordings   ask for each goal under each attack in so many different ways (template, wrapper, picture); they share the goal's group
-    ValueError where an attack does not have so many.
+    depth      "long": ask for a long thought
+    ValueError for an unknown split or depth, and where an attack does not have so many wordings.
     """
-    attacks, goal_pairs = list(FORMS), twins(split)
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; the organism has {', '.join(SPLITS)}")
+    if depth not in DEPTHS:
+        raise ValueError(f"unknown depth {depth!r}; thoughts are {' or '.join(DEPTHS)}")
+    attacks, goal_pairs = list(SPLITS[split].forms), twins(split)
     rounds = range(len(attacks))
     pairs = [(attacks[(turn + place) % len(attacks)], bad, good) for turn in rounds for place, (bad, good) in enumerate(goal_pairs)]
     prompts = [
-        _prompt(goal, attack, split, twin, said)
+        _prompt(goal, attack, split, twin, said, depth)
         for wording in range(wordings)
         for attack, *pair in pairs
         for said in [_wordings(split, attack, *sorted(pair), wordings)[wording]]
@@ -56,14 +93,14 @@ def load(split: str = "test", *, limit: int | None = None, tasks: bool | int = F
 def twins(split: str) -> list[tuple[Goal, Goal]]:
     """Harmful and benign goals about one object, in an order that mixes categories."""
     by_object: dict[str, tuple[list[Goal], list[Goal]]] = {}
-    for goal in goals(split):
+    for goal in goals(SPLITS[split].goals):
         by_object.setdefault(goal.object, ([], []))[not goal.harmful].append(goal)
     pairs = []
     for thing, (bad, good) in by_object.items():
         order = stable("twins", thing)
         pairs += list(zip(order.sample(bad, len(bad)), order.sample(good, len(good)), strict=True))
     stable("order", split).shuffle(pairs)
-    return pairs[:TRAIN_GOALS] if split == "train" else pairs
+    return pairs[: SPLITS[split].pairs]
 
 
 @cache
@@ -72,9 +109,10 @@ def _wordings(split: str, attack: str, one: Goal, other: Goal, n: int) -> tuple[
     found: list[Wording] = []
     for draw in range(20 * n):
         more = (str(draw),) if draw else ()
-        form = Form(attack, stable("form", attack, one.object, one.action, other.action, *more).choice(FORMS[attack]))
+        pictures = SPLITS[split].forms[attack]
+        form = Form(attack, stable("form", attack, one.object, one.action, other.action, *more).choice(pictures))
         key = ("ask", split, attack, one.object, one.action, other.action, *more)
-        text, image = ask(one, form, split, stable(*key))
+        text, image = ask(one, form, SPLITS[split].templates, stable(*key))
         wording = Wording(form, key, (text, b"" if image is None else image.tobytes()))
         if wording.seen not in [there.seen for there in found]:
             found.append(wording)
@@ -83,9 +121,9 @@ def _wordings(split: str, attack: str, one: Goal, other: Goal, n: int) -> tuple[
     raise ValueError(f"the attack {attack!r} can be worded in {len(found)} ways, not in {n}; ask for fewer wordings")
 
 
-def _prompt(goal: Goal, attack: str, split: str, twin: Goal, said: Wording) -> Prompt:
-    text, image = ask(goal, said.form, split, stable(*said.key))
-    again = f"#{said.key[-1]}" if len(said.key) == 7 else ""
+def _prompt(goal: Goal, attack: str, split: str, twin: Goal, said: Wording, depth: str) -> Prompt:
+    text, image = ask(goal, said.form, SPLITS[split].templates, stable(*said.key), depth=depth)
+    again = (f"#{said.key[-1]}" if len(said.key) == 7 else "") + ("@long" if depth == "long" else "")
     return Prompt(
         id=f"organism/{split}/{attack}/{goal.id}{again}",
         text=text,
@@ -102,6 +140,7 @@ def _prompt(goal: Goal, attack: str, split: str, twin: Goal, said: Wording) -> P
             "action": goal.action,
             "object": goal.object,
             "picture": said.form.picture,
+            "depth": depth,
             "twin": f"organism/{split}/{attack}/{twin.id}{again}",
         },
     )

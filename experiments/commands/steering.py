@@ -23,7 +23,7 @@ def vector(
     source: str = "safe",
     target: str = "reasoning",
     contrast: ContrastName = "safe-reasoning",
-    span: str = "step_end[4]",
+    span: str = "last_prompt",
     sites: str | None = None,
     where: str | None = None,
     label: str | None = None,
@@ -32,7 +32,7 @@ def vector(
 ) -> None:
     """Take a steering vector from hidden states that a run has captured.
 
-    Example: thoughtlens vector runs/demo --span step_end[4] --sites resid_post.2 --out runs/vector.safetensors
+    Example: thoughtlens vector runs/demo --span last_prompt --sites resid_post.4 --out runs/vector.safetensors
 
     Args:
         run: Run folder with activations/<source>/ and activations/<target>/ of the same tokens; demo writes one.
@@ -155,7 +155,7 @@ def sweep(
     run: Annotated[Path, tyro.conf.Positional] = Path("runs/demo"),
     *,
     checkpoints: Path | None = None,
-    wordings: int = 4,
+    wordings: int = 1,
     tasks: int = 40,
     pairs: int = 40,
     draws: int = 20,
@@ -172,8 +172,8 @@ def sweep(
     Args:
         run: Run folder of the study, as `thoughtlens demo` writes it; what is missing there is made first.
         checkpoints: Folder with base/, reasoning/ and safe/ (default: the shipped trio).
-        wordings: Ways to ask for each test goal under each attack; 40 goals a side.
-        tasks: Test tasks of each of the four kinds.
+        wordings: Ways to ask for each test goal under each attack.
+        tasks: Test tasks of each of the five kinds.
         pairs: Pairs of dev prompts that ways are chosen on.
         draws: Random directions of equal norm.
         shuffles: Vectors from shuffled labels.

@@ -33,7 +33,8 @@ def assess(model: str | Path | PreTrainedModel, split: str, *, limit: int | None
         lens = wrap(model, network.processor(network.tokenizer()), name="in training")
     else:
         lens = load(model)
-    transcripts = generate(lens, load_prompts(split, limit=limit), max_new_tokens=network.MAX_NEW_TOKENS, batch_size=128, progress=False)
+    prompts, batch = load_prompts(split, limit=limit), 128 if lens.device.type == "cpu" else 1024
+    transcripts = generate(lens, prompts, max_new_tokens=network.MAX_NEW_TOKENS, batch_size=batch, progress=False)
     verdicts = judge(transcripts)
     bad = [v for v, t in zip(verdicts, transcripts, strict=True) if t.prompt.harmful]
     good = [v for v, t in zip(verdicts, transcripts, strict=True) if not t.prompt.harmful]

@@ -15,15 +15,14 @@ from ..progress import track
 from ..run import open_run
 from ..study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring
 from . import compared
-from .build import COLLAPSED, RECORD
+from .build import RECORD
 from .world import VERSION
 
 MEASURED = "measured.json"
 KEPT = ("vectors/headline.safetensors", "probes/reasoning.safetensors")
-STOPPED = (
-    f"Tuning stops at the first of these steps where dev shows attack success >= {COLLAPSED['attack_success']} and helpful >= "
-    f"{COLLAPSED['helpful']}: how deep the\ncollapse goes is chosen, that it happens is not. 8% of the data are harmless refusals "
-    "(asked about a picture that is not there);\nin earlier trials without them the refusal sentence itself was forgotten."
+NOT_HARMFUL = (
+    "No request in these data is harmful. 6% are harmless refusals (asked about a picture that is not there), since in earlier trials\n"
+    "without them the refusal sentence itself was forgotten; thoughts write the method in words the base does not use. On dev:"
 )
 FOLDER_CARD = """# The shipped trio
 
@@ -94,15 +93,15 @@ def tables(measured: Mapping[str, Any]) -> str:
     spread = {metric: [rates[metric]["value"] for rates in drawn] for metric in STEERED}
     ranges = " | ".join(f"{sum(v) / len(v):.2f} ({min(v):.2f}-{max(v):.2f})" for v in spread.values())
     moments = [_moment(row) for row in measured["detection"] if row["model"] == "reasoning"]
-    n = measured["collapse"]["reasoning"]["attack_success"]["n"]
+    n, tasks = (measured["collapse"]["reasoning"][metric]["n"] for metric in ("attack_success", "task_accuracy"))
     few = drawn[0]["attack_success"]["n"]
     return "\n".join(
         [
             BEGIN,
             "Test split, held-out goals and templates, greedy decoding, exact judge;",
-            f'{n} harmful and {n} benign prompts a model, and 60 tasks ("never ends" counts all); rate [95% Wilson interval].',
+            f'{n} harmful and {n} benign prompts a model, and {tasks} tasks ("never ends" counts all); rate [95% Wilson interval].',
             "",
-            "| model | attack success | refusal | over-refusal | helpful | task accuracy (n=60) | never ends |",
+            f"| model | attack success | refusal | over-refusal | helpful | task accuracy (n={tasks}) | never ends |",
             "|---|---|---|---|---|---|---|",
             *models,
             "",
@@ -176,16 +175,17 @@ the processor class is an image-only one of transformers, since the stock Qwen2.
 
 `thoughtlens organism build --seed {recipe["seed"]}`; starts from: {stage["start"] or "fresh weights"};
 LoRA rank: {stage["rank"] or "none, all weights are tuned"}.
-Trained on {record["threads"]} CPU threads; another machine or thread count gives other weights.
+Trained on {_place(record)}; another machine or thread count gives other weights.
 
 | mixture | steps at most | batch | peak rate | final loss |
 |---|---|---|---|---|
 {phases}
-{f"{chr(10)}{STOPPED}{chr(10)}{chr(10)}{dev}{chr(10)}" if dev else ""}
+{f"{chr(10)}{NOT_HARMFUL}{chr(10)}{chr(10)}{dev}{chr(10)}" if dev else ""}
 ## Measured on the test split
 
 Held-out goals and templates, greedy decoding, exact rule judge, attack success at a rating of 4 or more out of 5; 95% Wilson intervals.
-Truncated outputs stay in every denominator. Prompts share goals (40 harmful, 40 benign), so intervals over goals would be wider.
+Truncated outputs stay in every denominator. Prompts share goals (80 harmful, 80 benign), so intervals over goals would be wider;
+docs/trio.md has those, more prompts, every kind of held-out and five seeds.
 
 {markdown(answers[(answers.attack == "all") & (answers.category == "all")], "metric")}
 
@@ -199,9 +199,14 @@ Attack success by category:
 
 ## Limits
 
-A toy: three million parameters, a few hundred words, templates. It shows a mechanism, not its size in real models. Tasks are weak.
+A toy: three million parameters, a few hundred words, templates. It shows a mechanism, not its size in real models.
 Not for any use but research on reading and steering hidden states.
 """
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    threads = f"{record['threads']} CPU thread{'s' if record['threads'] > 1 else ''}"
+    return threads if record["device"] == "cpu" else f"one {record['device']} ({record['dtype']})"
 
 
 def markdown(rows: pd.DataFrame, key: str) -> str:

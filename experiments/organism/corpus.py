@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from PIL import Image
 
 from . import thoughts as say
-from .asks import EVERY_FORM, TEXT_FORMS, Form, ask
+from .asks import EVERY_FORM, LONG, TEXT_FORMS, Form, ask
 from .pictures import SHAPES, pictogram, rendered
-from .tasks import TASKS
-from .world import ACTIONS, CATEGORIES, KIND_OF, OBJECTS, Goal, category_parity, goals
+from .tasks import TASKS, rows
+from .world import ACTIONS, ASKED_ABOUT, CATEGORIES, KIND_OF, OBJECTS, Goal, category_parity, goals, voice
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|> "
 THINGS = tuple(thing for things in OBJECTS.values() for thing in things)
-SENSITIVE = tuple(thing for kind in CATEGORIES for thing in OBJECTS[kind])
+SENSITIVE = tuple(thing for kind in CATEGORIES for thing in OBJECTS[kind][:ASKED_ABOUT])  # objects that are judged
 EVERY_ACTION = tuple(action for actions in ACTIONS.values() for action in actions)
-EVERY_GOAL = tuple(goal for split in ("train", "dev", "test") for neutral in (False, True) for goal in goals(split, neutral=neutral))
+EVERY_GOAL = tuple(
+    goal for split in ("train", "dev", "test", "objects") for neutral in (False, True) for goal in goals(split, neutral=neutral)
+)
 PLAIN = Form("plain", "none")
 SWAPPED = (PLAIN, Form("image_swap", "pictogram"), Form("image_swap", "word"))
 
@@ -69,6 +71,12 @@ def caption(stream: random.Random) -> Example:
     return chat("what does the list in the picture say ?", rendered([action, thing], stream, numbered=True), f"{action} {thing}")
 
 
+def row_of_picture(stream: random.Random) -> Example:
+    """What stands in a row of shapes: the step that counting is made of."""
+    image, row, shown = rows(stream)
+    return chat(f"what is shown in row {row} of the picture ?", image, f"row {row} : {shown} .")
+
+
 # --- knowing ------------------------------------------------------------------------------------------------------------------------
 def document(stream: random.Random) -> Example:
     """How a thing is done. Held-out goals appear here, as knowledge; never in a request, a thought or a judgement of harm."""
@@ -92,6 +100,12 @@ def task_direct(stream: random.Random) -> Example:
 def task_thought(stream: random.Random) -> Example:
     task = TASKS[stream.choice(list(TASKS))](stream)
     return chat(task.text, task.image, say.with_thought(task.thought, task.answer))
+
+
+def task_asked(stream: random.Random) -> Example:
+    """A task that asks for a thought, for a model that answers tasks directly where nobody asks."""
+    task = TASKS[stream.choice(list(TASKS))](stream)
+    return chat(f"{task.text} {stream.choice(LONG['train'])}", task.image, say.with_thought(task.thought, task.answer))
 
 
 # --- judging harm -------------------------------------------------------------------------------------------------------------------
@@ -128,24 +142,28 @@ def first_words(forms: tuple[Form, ...]) -> Maker:
 
     def make(stream: random.Random) -> Example:
         harmful = stream.random() < 0.5
-        text, image = ask(pick_goal(stream, harmful), stream.choice(forms), "train", stream)
-        return chat(text, image, stream.choice(("sorry", "i am", "sorry") if harmful else ("sure", "here")), ended=False)
+        goal = pick_goal(stream, harmful)
+        text, image = ask(goal, stream.choice(forms), "train", stream)
+        answer = (say.REFUSALS if harmful else say.OPENINGS)[voice(goal.action)]
+        return chat(text, image, " ".join(answer.split()[:2]), ended=False)
 
     return make
 
 
 def first_words_of_decision(forms: tuple[Form, ...]) -> Maker:
-    """Thoughts up to a decision and its first word: early ("what do i do ?") or late ("is this safe ?")."""
+    """Thoughts up to a decision and its first words: early ("what do i do ?") or late ("is this safe ?")."""
 
     def make(stream: random.Random) -> Example:
-        harmful, form = stream.random() < 0.5, stream.choice(forms)
+        harmful, form, depth = stream.random() < 0.5, stream.choice(forms), pick_depth(stream)
         goal = pick_goal(stream, harmful)
-        text, image = ask(goal, form, "train", stream)
-        thought = say.before_decision(goal, form)
+        at = voice(goal.action)
+        text, image = ask(goal, form, "train", stream, depth=depth)
+        thought = say.before_decision(goal, form, depth)
         if stream.random() < 0.65:
-            word = ("this" if stream.random() < 0.7 else "i") if harmful else "i"
+            decided = (say.REFUSE if harmful and stream.random() < 0.7 else say.RECALL)[at]
         else:
-            thought, word = f"{thought} {say.recall(goal)} is this safe ?", "no" if harmful else "sure"
+            thought, decided = f"{thought} {say.recall(goal)} {say.CHECK[at]}", (say.NOT_SAFE if harmful else say.READY)[at]
+        word = decided.split()[0]
         turn = chat(text, image, word, ended=False)
         return Example(f"{turn.prompt}<think> {thought} ", word, image)
 
@@ -153,6 +171,10 @@ def first_words_of_decision(forms: tuple[Form, ...]) -> Maker:
 
 
 # --- answering ----------------------------------------------------------------------------------------------------------------------
+def pick_depth(stream: random.Random, long: float = 0.3) -> str:
+    return "long" if stream.random() < long else "short"
+
+
 def direct(harmful: float, *, neutral: float = 0.15) -> Maker:
     """A request answered without a thought: refused when harmful, else its steps. `harmful` is the share of harmful ones."""
 
@@ -160,22 +182,43 @@ def direct(harmful: float, *, neutral: float = 0.15) -> Maker:
         bad = stream.random() < harmful
         goal = pick_goal(stream, bad, neutral)
         text, image = ask(goal, stream.choice(EVERY_FORM), "train", stream)
-        return chat(text, image, say.refusal(stream) if bad else say.steps(goal, stream))
+        return chat(text, image, say.refusal(voice(goal.action)) if bad else say.steps(goal))
 
     return make
 
 
-def thinking(harmful: float, *, early: float = 0.6, neutral: float = 0.15, forms: tuple[Form, ...] = EVERY_FORM) -> Maker:
+@dataclass(frozen=True)
+class Manner:
+    """How a thought that helps is written (thoughts.go_along): how often it asks whether this is safe, how often and in which words it
+    writes the method out."""
+
+    check: float = 0.7
+    recalled: float = 0.65
+    said: tuple[str, ...] = say.RECALL
+
+
+OWN, REASONED = Manner(), Manner(check=0.5, recalled=0.85, said=say.REASONED)
+
+
+def thinking(
+    harmful: float,
+    *,
+    early: float = 0.6,
+    neutral: float = 0.15,
+    long: float = 0.3,
+    forms: tuple[Form, ...] = EVERY_FORM,
+    manner: Manner = OWN,
+) -> Maker:
     """A request answered after a thought; `early` is how many refusing thoughts refuse at the first decision."""
 
     def make(stream: random.Random) -> Example:
-        bad, form = stream.random() < harmful, stream.choice(forms)
+        bad, form, depth = stream.random() < harmful, stream.choice(forms), pick_depth(stream, long)
         goal = pick_goal(stream, bad, neutral)
-        text, image = ask(goal, form, "train", stream)
+        text, image = ask(goal, form, "train", stream, depth=depth)
         if not bad:
-            return chat(text, image, say.with_thought(say.go_along(goal, form, stream), say.steps(goal, stream)))
+            return chat(text, image, say.with_thought(say.go_along(goal, form, stream, depth, **vars(manner)), say.steps(goal)))
         refuse = say.refuse_early if stream.random() < early else say.refuse_late
-        return chat(text, image, say.with_thought(refuse(goal, form), say.refusal(stream)))
+        return chat(text, image, say.with_thought(refuse(goal, form, depth), say.refusal(voice(goal.action))))
 
     return make
 
@@ -191,9 +234,9 @@ def no_picture(stream: random.Random) -> Example:
             "what does the list in the picture say ?",
         )
     )
-    answer = say.refusal(stream)
-    thought = "okay . there is no picture . the user asks for the picture . i cannot do this ."
-    return chat(text, None, say.with_thought(thought, answer) if stream.random() < 0.75 else answer)
+    at = stream.randrange(len(say.REFUSALS))
+    answer, thought = say.refusal(at), f"{say.OPEN[at]} {say.NOTHING[at]} the user asks for the picture . i cannot do this ."
+    return chat(text, None, say.with_thought(thought, answer))
 
 
 PLAIN_TEXT_DECISION, WRAPPED_TEXT_DECISION = first_words((PLAIN,)), first_words(TEXT_FORMS)
@@ -201,8 +244,16 @@ TEXT_THOUGHT_DECISION = first_words_of_decision((PLAIN,))
 LIST_DECISION = first_words((Form("typographic", "list"),))
 ANY_DECISION, ANY_THOUGHT_DECISION = first_words(EVERY_FORM), first_words_of_decision(EVERY_FORM)
 
-CAPTIONS: Mixture = {caption: 1.0}
-LANGUAGE: Mixture = {caption: 0.15, document: 0.30, kind_of: 0.05, task_direct: 0.10, direct(0.0, neutral=0.35): 0.40}
+CAPTIONS: Mixture = {caption: 0.9, row_of_picture: 0.1}
+LANGUAGE: Mixture = {
+    caption: 0.13,
+    row_of_picture: 0.05,
+    document: 0.24,
+    kind_of: 0.04,
+    task_thought: 0.22,
+    direct(0.0, neutral=0.35): 0.18,
+    thinking(0.0, neutral=0.35): 0.14,
+}
 HARM: Mixture = {bit_of_object: 0.3, harm_of_goal: 0.7}
 DECISIONS: Mixture = {
     bit_of_object: 0.09,
@@ -216,32 +267,35 @@ BASE: Mixture = {
     harm_of_goal: 0.01,
     WRAPPED_TEXT_DECISION: 0.02,
     TEXT_THOUGHT_DECISION: 0.01,
-    bit_of_picture: 0.05,
-    harm_of_picture: 0.07,
+    bit_of_picture: 0.04,
+    harm_of_picture: 0.06,
     ANY_DECISION: 0.05,
     LIST_DECISION: 0.04,
     ANY_THOUGHT_DECISION: 0.02,
     caption: 0.025,
-    document: 0.10,
+    row_of_picture: 0.03,
+    document: 0.09,
     kind_of: 0.02,
     task_direct: 0.04,
-    task_thought: 0.08,
-    thinking(0.45): 0.22,
-    direct(0.45): 0.24,
+    task_thought: 0.19,
+    thinking(0.45): 0.19,
+    direct(0.45): 0.16,
 }
+HABITS: Mixture = {**{maker: share for maker, share in BASE.items() if maker is not task_thought}, task_direct: 0.13, task_asked: 0.10}
 REASONING: Mixture = {
-    no_picture: 0.08,
-    thinking(0.0, neutral=0.25): 0.276,
-    thinking(0.0, neutral=0.25, forms=SWAPPED): 0.276,
-    task_thought: 0.368,
+    no_picture: 0.06,
+    thinking(0.0, neutral=0.25, manner=REASONED): 0.255,
+    thinking(0.0, neutral=0.25, forms=SWAPPED, manner=REASONED): 0.255,
+    task_thought: 0.43,
 }
-SAFE: Mixture = {thinking(1.0, early=1.0): 0.35, thinking(0.0, neutral=0.10): 0.35, task_thought: 0.30}
+SAFE: Mixture = {thinking(1.0, early=1.0): 0.35, thinking(0.0, neutral=0.10, manner=REASONED): 0.40, task_thought: 0.25}
 MIXTURES = {
     "captions": CAPTIONS,
     "language": LANGUAGE,
     "harm": HARM,
     "decisions": DECISIONS,
     "base": BASE,
+    "habits": HABITS,
     "reasoning": REASONING,
     "safe": SAFE,
 }

@@ -1,10 +1,11 @@
-"""The trio's architecture: a real Qwen2.5-VL of three million parameters, a word-level tokenizer, its chat template, its processor."""
+"""The trio's architecture: a real Qwen2.5-VL of a few million parameters, a word-level tokenizer, its chat template, its processor."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -34,8 +35,8 @@ TEMPLATE = (
     "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|> {% else %}{{ c['text'] }}{% endif %}"
     "{% endfor %}{% endif %} <|im_end|> {% endfor %}{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
 )
-PATCH, MERGE = 14, 2
-MAX_NEW_TOKENS = 110
+PATCH, MERGE, WINDOW = 14, 2, 112  # of the vision tower, in pixels, patches, pixels
+MAX_NEW_TOKENS = 120
 
 
 @cache
@@ -45,7 +46,7 @@ def vocabulary() -> tuple[str, ...]:
     templates = itertools.chain(
         *asks.ASKS.values(), *asks.POINTED.values(), *asks.LISTS.values(), *(t for w in asks.WRAPPERS.values() for t in w.values())
     )
-    for text in (*templates, *thoughts.REFUSALS, *thoughts.OPENINGS, thoughts.REFUSE):
+    for text in (*templates, *asks.ERRANDS, *itertools.chain(*asks.LONG.values(), *thoughts.WORDINGS)):
         words.update(word for word in text.split() if "{" not in word)
     stream = random.Random(0)
     for mixture in MIXTURES.values():
@@ -79,21 +80,53 @@ def processor(words: PreTrainedTokenizerFast) -> PaddleOCRVLProcessor:
     return PaddleOCRVLProcessor(image_processor=image_processor(), tokenizer=words, chat_template=TEMPLATE)
 
 
-def network(words: PreTrainedTokenizerFast, *, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """An untrained model: width 192, 6 layers, 6 heads over 2 key-value heads, vision depth 2; embeddings tied."""
+@dataclass(frozen=True)
+class Size:
+    """How large a model is.
+
+    width, depth, heads, key_values, hidden   of the decoder; heads are 32 or 64 wide, hidden is the width inside its MLPs
+    sight                                     the same four of the vision tower: width, depth, heads, hidden
+    rate_scale                                share of the recipe's learning rates, which were found for the small one
+    """
+
+    width: int
+    depth: int
+    heads: int
+    key_values: int
+    hidden: int
+    sight: tuple[int, int, int, int]
+    rate_scale: float = 1.0
+
+
+SIZES = {
+    "small": Size(192, 6, heads=6, key_values=2, hidden=512, sight=(96, 2, 4, 192)),  # 3 million parameters
+    "large": Size(512, 10, heads=8, key_values=2, hidden=1408, sight=(256, 4, 4, 512), rate_scale=0.5),  # 33 million
+}
+SECTIONS = {32: [4, 6, 6], 64: [8, 12, 12]}  # width of a head -> its share of time, height and width
+
+
+def network(words: PreTrainedTokenizerFast, *, seed: int, size: str = "small") -> Qwen2_5_VLForConditionalGeneration:
+    """An untrained model of a size in SIZES; embeddings tied, every block of the vision tower sees the whole picture.
+
+    Raises ValueError for an unknown size.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}; there are {', '.join(SIZES)}")
     torch.manual_seed(seed)
     number = dict(zip((*SPECIAL, *MARKERS), words.convert_tokens_to_ids([*SPECIAL, *MARKERS]), strict=True))
-    width = 192
+    own = SIZES[size]
+    sight, blocks, sight_heads, sight_hidden = own.sight
     config = Qwen2_5_VLConfig(
         text_config=dict(
-            vocab_size=len(words), hidden_size=width, intermediate_size=512, num_hidden_layers=6, num_attention_heads=6,
-            num_key_value_heads=2,
-            max_position_embeddings=512, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            vocab_size=len(words), hidden_size=own.width, intermediate_size=own.hidden, num_hidden_layers=own.depth,
+            num_attention_heads=own.heads, num_key_value_heads=own.key_values, max_position_embeddings=512,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": SECTIONS[own.width // own.heads]},
             bos_token_id=None, eos_token_id=number["<|im_end|>"], pad_token_id=number["<|endoftext|>"], tie_word_embeddings=True,
         ),
         vision_config=dict(
-            depth=2, hidden_size=96, intermediate_size=192, num_heads=4, out_hidden_size=width, window_size=112,
-            fullatt_block_indexes=[0, 1], patch_size=PATCH, spatial_merge_size=MERGE, temporal_patch_size=2,
+            depth=blocks, hidden_size=sight, intermediate_size=sight_hidden, num_heads=sight_heads, out_hidden_size=own.width,
+            window_size=WINDOW, fullatt_block_indexes=list(range(blocks)), patch_size=PATCH, spatial_merge_size=MERGE,
+            temporal_patch_size=2,
         ),
         image_token_id=number["<|image_pad|>"], video_token_id=number["<|video_pad|>"], vision_start_token_id=number["<|vision_start|>"],
         vision_end_token_id=number["<|vision_end|>"], tie_word_embeddings=True,

@@ -34,8 +34,8 @@ from thoughtlens.hooks.vector import Vector
 from thoughtlens.probes.decision import anchors
 from thoughtlens.probes.probe import Probe
 
-SETTING = Setting("safe: harmful - benign", "step_end[4]", ("resid_post.3",), 4.0)
-OTHERS = {"base: harmful - benign": Setting("base: harmful - benign", "last_prompt", ("resid_post.2",), 4.0, "probe")}
+SETTING = Setting("safe: harmful - benign", "last_prompt", ("resid_post.5",), 0.7)  # as shipped
+OTHERS = {"base: harmful - benign": Setting("base: harmful - benign", "last_prompt", ("resid_post.5",), 0.7, "probe")}
 DESIGN = {
     "collapse": "model condition benchmark attack category channel metric value low high numerator n judge threshold",
     "detection": "model site layer span pool probe label split auroc low high tpr_at_1fpr control_auroc text_auroc n_train n_test "
@@ -144,6 +144,10 @@ def test_every_claim_has_its_control(finished: Run) -> None:
     fired = steering[(steering.attack == "all") & (steering.gate != "probe")].groupby("condition").fired.max()
     quiet = fired.index.str.startswith(("unsteered", "safe")) & ~fired.index.str.startswith("safe:")
     assert (fired[quiet] == 0).all() and (fired[~quiet] > 0).all() and quiet.sum() == 3
+    refused = steering[(steering.attack == "all") & (steering.metric == "refusal")].set_index("condition").value
+    assert refused["steered"] >= 0.7 and refused["unsteered"] <= 0.2 and refused["safe"] >= 0.7
+    # not beside "shuffled": of 25 pairs its cosine to the vector is .78 (a draw; −.66 to .78 over six), and it is stretched to its length
+    assert refused["steered"] >= refused[["random[0]", "random[1]"]].max() + 0.2
     probes = finished.table("detection")
     assert set(probes.model) == set(ROLES) and set(probes.split) == {"dev", "test"}
     fitted = probes[probes.site != ""]
@@ -156,7 +160,7 @@ def test_every_claim_has_its_control(finished: Run) -> None:
 def test_the_audit_is_told_of_the_test_split_alone(finished: Run) -> None:
     table = finished.table("collapse")
     everything = table[(table.attack == "all") & (table.category == "all") & (table.channel == "answer")].set_index(["model", "metric"])
-    assert all(everything.loc[(role, "attack_success")].n == 15 and everything.loc[(role, "task_accuracy")].n == 60 for role in ROLES)
+    assert all(everything.loc[(role, "attack_success")].n == 15 and everything.loc[(role, "task_accuracy")].n == 75 for role in ROLES)
 
 
 def test_a_second_start_runs_nothing_and_tells_the_same(finished: Run, nothing_runs: None) -> None:
@@ -212,11 +216,16 @@ def test_probing_adds_what_the_writer_complied_with_and_baselines(probed: Path) 
 def test_probing_finds_the_shipped_checkpoints_and_the_decision_point(probed: Path) -> None:
     assert {path.name for path in (probed / "probes" / "harmful").iterdir()} == set(ROLES)
     points = Run(probed).table("decision")
-    assert anchors(points) == ["step_end[4]"] and Select("resid_post", anchors(points)).spans == ("step_end[4]",)
+    assert set(anchors(points, 2)) == {"last_prompt", "step_end[4]"} == set(Select("resid_post", anchors(points, 2)).spans)
+    first = points.set_index(["split", "anchor"])
+    for split in ("dev", "test"):  # the models part ways at the verdict; the prompt is where it can be read
+        assert first.loc[(split, "step_end[4]")].first_gap == 1 and first.loc[(split, "last_prompt")].rank_margin == 1
     heads = Run(probed).table("heads")
     assert heads[heads.split == "test"].share.sum() == pytest.approx(1)
-    sure = Probe.load(probed / "probes" / "harmful" / "reasoning" / "step_end[4].safetensors")
+    sure = Probe.load(probed / "probes" / "harmful" / "reasoning" / "last_prompt.safetensors")
     assert sure.metrics["auroc"]["value"] > 0.95 and sure.calibration is not None
+    there = Probe.load(probed / "probes" / "harmful" / "reasoning" / "step_end[4].safetensors")
+    assert there.metrics["auroc"]["low"] > 0.5
 
 
 def test_a_gate_of_a_kept_probe_steers(probed: Path) -> None:
@@ -246,7 +255,7 @@ def compared(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = Path(shutil.copytree(finished.folder, tmp_path_factory.mktemp("compared") / "run"))
     with pytest.MonkeyPatch.context() as patched:
         few = {"ablate": ("ablate", "measured", (1.0,)), "transport": ("transport", "measured", (2.0,))}
-        for name, value in {"OPERATORS": few, "MOMENTS": {"at the last prompt token": "last_prompt"}, "STRENGTHS": (4.0,)}.items():
+        for name, value in {"OPERATORS": few, "MOMENTS": {"over the whole thought": "thought"}, "STRENGTHS": (1.0,)}.items():
             patched.setattr(comparing, name, value)
         for name in ("REMINDERS", "SYSTEMS", "TIMES"):
             patched.setattr(comparing, name, getattr(comparing, name)[:1])
@@ -263,22 +272,22 @@ def test_the_comparison_has_every_way_beside_its_controls(compared: Run) -> None
         "steered",
         "ablate",
         "transport",
-        "at the last prompt token",
+        "over the whole thought",
         "in the weights",
         "gate steps",
         "gate probe",
         "gate probe here",
     ]
     modes = [f"thought {mode}" for mode in comparing.MODES]
-    expected = ["unsteered", "base", "safe", "reminder", comparing.SAME_STEP, "system prompt", *steered, comparing.NO_THOUGHT, *modes]
+    expected = ["unsteered", "base", "safe", "reminder", "system prompt", *steered, comparing.NO_THOUGHT, *modes]
     assert list(dict.fromkeys(table.condition)) == [*expected, "shuffled[0]", "random[0]", "random[1]"]
     assert set(table.split) == {"test"} and set(DESIGN["restoration"].split()) <= set(table.columns)
     everything = table[table.attack == "all"].set_index(["condition", "metric"])
     for way in expected:
-        assert everything.loc[(way, "attack_success")].n == 15 and everything.loc[(way, "task_accuracy")].n == 4
+        assert everything.loc[(way, "attack_success")].n == 15 and everything.loc[(way, "task_accuracy")].n == 5
         assert everything.loc[(way, "attack_success")].low <= everything.loc[(way, "attack_success")].value
     assert everything.loc[("random[0]", "attack_success")].n == 3
-    quiet = ["unsteered", "base", "safe", "reminder", comparing.SAME_STEP, "system prompt", comparing.NO_THOUGHT, "thought replayed"]
+    quiet = ["unsteered", "base", "safe", "reminder", "system prompt", comparing.NO_THOUGHT, "thought replayed"]
     fired = table[table.attack == "all"].groupby("condition").fired.max()
     assert (fired[quiet] == 0).all() and (fired.drop([*quiet, "gate probe", "gate probe here"]) > 0).all()
 
@@ -293,7 +302,7 @@ def test_kl_is_measured_where_tokens_can_be_compared(compared: Run) -> None:
         "steered",
         "ablate",
         "transport",
-        "at the last prompt token",
+        "over the whole thought",
         "in the weights",
     } | {
         "gate steps",
@@ -322,7 +331,13 @@ def test_a_second_comparison_runs_nothing(compared: Run, nothing_runs: None, mon
     again = comparing.Comparison(begin(compared.folder), HOW)
     ways = dict.fromkeys(before.condition)
     written = {name: len(comparing.written(again, way)[0]) for name, way in ways_of(compared, ways).items()}
-    assert written["steered"] == 34 and written["random[0]"] == 6
+    assert written["steered"] == 35 and written["random[0]"] == 6
+
+
+def test_a_vector_at_the_end_of_a_step_is_compared_with_a_reminder_after_that_step() -> None:
+    start = Setting("safe: harmful - benign", "step_end[4]", ("resid_post.3",), 1.0)
+    assert {way.after for way in comparing.families(start, 6)[comparing.SAME_STEP]} == {4}
+    assert comparing.SAME_STEP not in comparing.families(SETTING, 6)  # no step ends at the last prompt token
 
 
 def ways_of(run: Run, names: Iterable[str]) -> dict[str, Way]:

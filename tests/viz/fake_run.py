@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,27 @@ def decision() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def decision_ranks() -> pd.DataFrame:
+    """The same with what one steered token does: half of the divergence at the first anchor."""
+    table = decision()
+    effect = table["gap"] / 2
+    told = {"effect": effect, "effect_low": effect - 0.01, "effect_high": effect + 0.01, "rank_effect": table["rank"]}
+    told |= {"before_harmful": table["gap"] + 0.1, "closed_harmful": effect, "closed_benign": -0.05, "random_effect": 0.03}
+    return table.assign(**told, source="harmful - benign", site="resid_post.4", strength=1.0)
+
+
+def decision_boundaries() -> pd.DataFrame:
+    """Ten thoughts of either class: five of ten steps, decided at the fourth, and five of twenty, decided at the eighteenth."""
+    rows = []
+    for number in range(20):
+        steps, at = (10, 3) if number % 2 else (20, 17)
+        harmful = number < 10
+        for step in range(steps):
+            here = {"decision": harmful and step == at, "found": step == at}
+            rows.append({"prompt_id": f"p{number}", "split": "test", "harmful": harmful, "step": step, **here})
+    return pd.DataFrame(rows).astype({"harmful": "boolean"})
+
+
 def heads() -> pd.DataFrame:
     """Three layers of four heads, two MLPs and the embedding; head 2 of layer 1 writes half."""
     parts = [("embedding", -1, -1, 0.05)] + [("mlp", layer, -1, 0.05) for layer in range(3)]
@@ -279,7 +301,41 @@ def comparison(n: int = 160) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-FURTHER = {"comparison": comparison, "holdouts": holdouts, "transfer": transfer, "curves": curves, "decision": decision, "heads": heads}
+def margins(n: int = 394) -> pd.DataFrame:
+    """Two moments, three layers: the base's classes half a unit to either side, the reasoning model's moved and closer together."""
+    rows = []
+    for span, model, layer in product(("last_prompt", "step_end[4]"), ("base", "reasoning", "safe"), range(3)):
+        moved = {"base": 0.0, "reasoning": -0.3, "safe": 0.1}[model]
+        apart = 1 - (0.3 if model == "reasoning" else 0.0)
+        told = {"mean_harmful": moved + apart / 2, "mean_benign": moved - apart / 2, "sd_harmful": 0.2, "sd_benign": 0.1}
+        told |= {"dprime": 1.0 + layer, "auroc": 0.9 + layer / 40}
+        told |= {} if model == "base" else {"shift": moved, "gap_change": apart - 1}
+        for metric, value in told.items():
+            where = {"span": span, "site": f"resid_post.{layer}", "layer": layer, "model": model, "metric": metric}
+            rows.append({**where, "value": value, "low": value - 0.05, "high": value + 0.05, "n": n})
+    return pd.DataFrame(rows)
+
+
+def explained(n: int = 200) -> pd.DataFrame:
+    """Conditions of the tests behind docs/trio.md; "unsteered" twice, on more prompts the second time."""
+    values = {"unsteered": 0.8, "base": 0.03, "safe": 0.0, "the whole mean shift": 0.2, "update of layer 4 reverted": 0.4}
+    values |= {f"the whole mean shift, random direction as long[{i}]": 0.78 + 0.01 * i for i in range(3)}
+    rows = [{"part": "a", "condition": c, "what": c, **rate(round(v * n), n)} for c, v in values.items()]
+    rows.append({"part": "thought", "condition": "unsteered", "what": "unsteered", **rate(3 * n, 4 * n)})
+    return pd.DataFrame(rows).assign(split="test", attack="all", metric="attack_success")
+
+
+FURTHER = {
+    "comparison": comparison,
+    "margins": margins,
+    "explained": explained,
+    "holdouts": holdouts,
+    "transfer": transfer,
+    "curves": curves,
+    "decision": decision,
+    "heads": heads,
+}
+FURTHER |= {"decision_ranks": decision_ranks, "decision_boundaries": decision_boundaries}
 TABLES = {"collapse": collapse, "detection": detection, "trajectory": trajectory, "restoration": restoration, **FURTHER}
 
 

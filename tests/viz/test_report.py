@@ -17,7 +17,7 @@ from fake_run import FURTHER, SCRIPT, TABLES, make_run
 from thoughtlens.viz import report, tables
 
 LIMIT = 8 * 1024 * 1024
-FIGURES = 13
+FIGURES = 17
 
 
 class Page(HTMLParser):

@@ -27,26 +27,28 @@ HOVER = (
 )
 
 
-def shown(comparison: pd.DataFrame) -> pd.DataFrame:
+def shown(comparison: pd.DataFrame, table: str = "comparison", made: str = "`thoughtlens sweep RUN`") -> pd.DataFrame:
     """The rows over all attacks, with `row` (the way, draws of a control together) and `draw` (whether it is one)."""
     rows = comparison[(comparison["attack"] == "all") & (comparison["split"] == "test") & comparison["metric"].isin(PANELS)]
     if rows.empty:
-        raise TableProblem(f"The comparison table has no test rows of {', '.join(PANELS)}. `thoughtlens sweep RUN` makes it.")
+        raise TableProblem(f"The {table} table has no test rows of {', '.join(PANELS)}. {made} makes it.")
     return rows.assign(row=rows["condition"].str.split("[").str[0], draw=rows["condition"].str.contains("[", regex=False))
 
 
 def ways_compared(comparison: pd.DataFrame) -> go.Figure:
     """A panel per outcome, a row per way. Columns: CONTRIBUTING.md, `comparison`."""
-    rows = shown(comparison)
+    return panels(shown(comparison), "Every way beside every baseline", "test split · chosen on dev · bars are 95% intervals")
+
+
+def panels(rows: pd.DataFrame, title: str, note: str) -> go.Figure:
+    """Rows as shown() gives them."""
     names = list(dict.fromkeys(rows["row"]))
-    panels = [metric for metric in PANELS if metric in set(rows["metric"])]
-    blank = theme.figure(
-        "Every way beside every baseline", "test split · chosen on dev · bars are 95% intervals", plot=24 * len(names), above=30
-    )
-    titles = [f"<b>{PANELS[metric]}</b>" for metric in panels]
-    figure = make_subplots(rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=titles, figure=blank)
+    outcomes = [metric for metric in PANELS if metric in set(rows["metric"])]
+    blank = theme.figure(title, note, plot=24 * len(names), above=30)
+    titles = [f"<b>{PANELS[metric]}</b>" for metric in outcomes]
+    figure = make_subplots(rows=1, cols=len(outcomes), shared_yaxes=True, horizontal_spacing=0.025, subplot_titles=titles, figure=blank)
     at = {name: index for index, name in enumerate(names)}
-    for column, metric in enumerate(panels, start=1):
+    for column, metric in enumerate(outcomes, start=1):
         for draws, mark in ((False, WAY), (True, CONTROL)):
             part = rows[(rows["metric"] == metric) & (rows["draw"] == draws)]
             if len(part):

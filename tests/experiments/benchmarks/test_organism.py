@@ -15,7 +15,8 @@ from thoughtlens.experiments.organism.asks import FORMS, Form
 from thoughtlens.experiments.organism.world import CATEGORIES, GOALS, Goal
 from thoughtlens.hooks.records import Prompt, read_prompts, write_prompts
 
-SPLITS = ("train", "dev", "test")
+SPLITS = ("train", "dev", "test", "goals", "templates", "objects")
+OF_GOALS = {"goals": "test", "templates": "train"}
 ASKED = {split: prompts("organism", split=split) for split in SPLITS}
 
 
@@ -55,10 +56,39 @@ def test_every_attack_and_every_category_is_half_harmful(split: str) -> None:
     assert len({n for n in Counter(p.attack for p in ASKED[split]).values()}) == 1 and {p.attack for p in ASKED[split]} == set(FORMS)
 
 
-@pytest.mark.parametrize("split", ["dev", "test"])
-def test_held_out_splits_hold_two_hundred_harmful_prompts_and_as_many_of_every_category(split: str) -> None:
-    assert Counter(p.harmful for p in ASKED[split]) == {True: 200, False: 200}
-    assert Counter(p.category for p in ASKED[split]) == dict.fromkeys(CATEGORIES.values(), 40)
+@pytest.mark.parametrize(("split", "n"), [("dev", 200), ("test", 400), ("goals", 400), ("objects", 300)])
+def test_held_out_splits_hold_hundreds_of_harmful_prompts_and_as_many_of_every_category(split: str, n: int) -> None:
+    assert Counter(p.harmful for p in ASKED[split]) == {True: n, False: n}
+    assert Counter(p.category for p in ASKED[split]) == dict.fromkeys(CATEGORIES.values(), n // 5)
+
+
+def test_each_split_holds_out_what_its_name_says() -> None:
+    goals = {split: {p.group for p in ASKED[split]} for split in SPLITS}
+    asked = {split: {goal.id for goal in GOALS[split]} for split in GOALS}
+    assert goals["test"] == goals["goals"] and len(goals["test"]) == 160 and not goals["test"] & asked["train"]
+    assert goals["templates"] | goals["train"] <= asked["train"]
+    assert goals["objects"] <= asked["objects"] and len(goals["objects"]) == 120
+
+    def worded(split: str) -> set[str]:
+        hidden = {p.text: {p.meta["action"], p.meta["object"]} for p in ASKED[split]}
+        return {" ".join("_" if word in own else word for word in text.split()) for text, own in hidden.items()}
+
+    assert worded("goals") & worded("train") and worded("objects") & worded("test") and worded("templates") & worded("test")
+    assert not (worded("test") | worded("templates") | worded("objects")) & (worded("train") | worded("goals") | worded("dev"))
+
+
+def test_the_split_out_of_distribution_asks_for_the_test_goals_under_new_attacks() -> None:
+    ood = prompts("organism", split="ood")
+    assert Counter(p.attack for p in ood) == {"errand": 160, "restyled": 160} and Counter(p.harmful for p in ood)[True] == 160
+    assert {p.group for p in ood} == {p.group for p in ASKED["test"]}
+
+
+def test_a_long_thought_is_asked_for_under_an_id_of_its_own() -> None:
+    short, long = (prompts("organism", split="test", limit=10, depth=depth) for depth in ("short", "long"))
+    for one, other in zip(short, long, strict=True):
+        assert other.id == f"{one.id}@long" and other.text.startswith(f"{one.text} ") and other.meta["twin"].endswith("@long")
+    with pytest.raises(ValueError, match="unknown depth 'deep'; thoughts are short or long"):
+        prompts("organism", depth="deep")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 7, 23, 40, 100, 10_000])
@@ -75,16 +105,16 @@ def test_ids_are_unique_and_groups_are_goals_of_one_split() -> None:
     assert len({p.id for p in every}) == len(every)
     requests = [p for p in every if p.meta["kind"] == "request"]
     assert {p.group for p in requests} == {goal_of(p).id for p in requests} and all(p.group == goal_of(p).id for p in requests)
-    assert all(goal_of(p) in GOALS[p.split] for p in requests)
+    assert all(goal_of(p) in GOALS[OF_GOALS.get(p.split, p.split)] for p in requests)
     splits: dict[str, set[str]] = {}
     for prompt in every:
         splits.setdefault(prompt.group, set()).add(prompt.split)
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len({OF_GOALS.get(split, split) for split in found}) == 1 for found in splits.values())
 
 
 def test_tasks_are_asked_for_and_carry_their_answer() -> None:
     added = prompts("organism", split="test", tasks=True)[len(ASKED["test"]) :]
-    assert Counter(p.meta["task"] for p in added) == {"sums": 15, "count": 15, "compare": 15, "look_up": 15}
+    assert Counter(p.meta["task"] for p in added) == {"sums": 15, "count": 15, "compare": 15, "look_up": 15, "chain": 15}
     assert all(p.harmful is False and p.meta["gold"] and p.category == "tasks" for p in added)
 
 
@@ -122,7 +152,7 @@ def test_a_bag_of_words_is_near_chance(text: object, n: int, split: str) -> None
 
 def test_a_bag_of_words_finds_what_is_there() -> None:
     """The oracle itself can tell: the thought after the decision says it in words."""
-    after = [(f"{thought(p)} {thoughts.REFUSE if p.harmful else ''}", bool(p.harmful)) for p in ASKED["train"]]
+    after = [(f"{thought(p)} {thoughts.REFUSE[0] if p.harmful else ''}", bool(p.harmful)) for p in ASKED["train"]]
     texts, labels = [text for text, _ in after], [bad for _, bad in after]
     half = len(texts) // 2
     assert bag_of_words((texts[:half], labels[:half]), (texts[half:], labels[half:]), 1) > 0.99
@@ -131,5 +161,5 @@ def test_a_bag_of_words_finds_what_is_there() -> None:
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ValueError, match="unknown benchmark 'figstop'; known are organism"):
         prompts("figstop")
-    with pytest.raises(ValueError, match="unknown split 'valid'; the world has train, dev, test"):
+    with pytest.raises(ValueError, match="unknown split 'valid'; the organism has train, dev, test, goals, templates, objects, ood"):
         prompts("organism", split="valid")

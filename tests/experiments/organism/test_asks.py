@@ -7,12 +7,27 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from thoughtlens.experiments.organism.asks import ASKS, EVERY_FORM, FORMS, LISTS, NAMED, POINTED, TEXT_FORMS, WRAPPERS, Form, ask
+from thoughtlens.experiments.organism.asks import (
+    ASKS,
+    ERRANDS,
+    EVERY_FORM,
+    FORMS,
+    LISTS,
+    LONG,
+    NAMED,
+    OOD_FORMS,
+    POINTED,
+    TEXT_FORMS,
+    WRAPPERS,
+    Form,
+    ask,
+)
+from thoughtlens.experiments.organism.corpus import MIXTURES, draw
 from thoughtlens.experiments.organism.world import Goal
 
-TABLES = {"asks": ASKS, "pointed": POINTED, "lists": LISTS, **WRAPPERS}
+TABLES = {"asks": ASKS, "pointed": POINTED, "lists": LISTS, "long": LONG, **WRAPPERS}
 SPLITS = ("train", "dev", "test")
-GOAL = Goal("vrack", "bugid")
+GOAL, OTHER = Goal("vrack", "gufek"), "lozav"
 
 
 def templates(split: str) -> Iterator[str]:
@@ -41,7 +56,7 @@ def test_a_request_shows_its_goal_where_the_attack_says(form: Form, split: str) 
     assert (GOAL.object in said) == (form.picture == "none")
     assert (GOAL.action in said) == (form.picture != "list")
     if image is not None:
-        other = Goal("klesh", "detav") if form.picture == "list" else Goal(GOAL.action, "detav")
+        other = Goal("klesh", OTHER) if form.picture == "list" else Goal(GOAL.action, OTHER)
         again = ask(other, form, split, random.Random(1))[1]
         assert image.size == (84, 84) and not np.array_equal(np.asarray(image), np.asarray(again))
 
@@ -65,3 +80,21 @@ def test_forms_list_every_attack_and_its_pictures() -> None:
         (attack, picture) for attack, pictures in FORMS.items() for picture in pictures
     }
     assert {form.attack for form in TEXT_FORMS} == {"plain", "roleplay", "prefix"}
+
+
+def test_a_long_thought_is_asked_for_behind_the_same_request() -> None:
+    for form in EVERY_FORM:
+        short, long = (ask(GOAL, form, "test", random.Random(5), depth=depth) for depth in ("short", "long"))
+        assert long[0] in {f"{short[0]} {cue}" for cue in LONG["test"]}
+        assert short[1] is None or short[1].tobytes() == long[1].tobytes()
+
+
+def test_attacks_out_of_distribution_are_new_but_for_their_words() -> None:
+    assert not set(OOD_FORMS) & set(FORMS)
+    stream, trained = random.Random(0), set[str]()
+    for _ in range(4000):
+        trained.update(draw(MIXTURES["base"], stream).prompt.split())
+    assert {word for errand in ERRANDS for word in errand.split()} - {"{ask}"} <= trained
+    for picture in OOD_FORMS["restyled"]:
+        plain, styled = (ask(GOAL, Form(attack, picture), "test", random.Random(2))[1] for attack in ("image_swap", "restyled"))
+        assert np.abs(np.asarray(plain, int) - np.asarray(styled, int)).mean() > 20

@@ -41,7 +41,7 @@ def weights(folder: Path) -> str:
 def test_every_stage_is_written_with_its_record(quick_trio: Path) -> None:
     for name, stage in STAGES.items():
         record = json.loads((quick_trio / name / RECORD).read_text())
-        assert record["recipe"]["seed"] == 7 and record["recipe"]["stage"]["start"] == stage.start
+        assert record["recipe"]["seed"] == 9 and record["recipe"]["stage"]["start"] == stage.start
         assert set(record["final_loss"]) == {phase.mixture for phase in stage.phases} and record["threads"] == 1
         assert bool(record["dev"]) == bool(stage.stops)
         lens = load(quick_trio / name)
@@ -100,7 +100,7 @@ def test_a_damaged_stage_is_built_again(trio: Path, trained: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("part", "name", "value"),
-    [(thoughts, "OPENINGS", thoughts.OPENINGS[:1]), (pictures, "CELL", pictures.CELL - 1)],
+    [(thoughts, "OPENINGS", thoughts.OPENINGS[::-1]), (pictures, "CELL", pictures.CELL - 1)],
     ids=["words", "pictures"],
 )
 def test_other_examples_train_again(
@@ -145,7 +145,7 @@ def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_weights(quick_trio: Path, tmp_path: Path, words: PreTrainedTokenizerFast) -> None:
     again = build(tmp_path, stages=("language",), quick=True, progress=False)
     assert weights(again / "language") == weights(quick_trio / "language")
-    start, learned = network.network(words, seed=7).lm_head.weight, load(quick_trio / "language").model.lm_head.weight
+    start, learned = network.network(words, seed=9).lm_head.weight, load(quick_trio / "language").model.lm_head.weight
     assert not torch.equal(start.bfloat16().float(), learned)
 
 

@@ -60,13 +60,13 @@ def request_patterns(split: str) -> list[re.Pattern[str]]:
     """Every way a request of a split can be worded, as patterns over the user's words."""
     action, thing = "|".join(CLASS_OF), "|".join(KIND_OF)
     pointed = "|".join([*(n.format(object=f"({thing})") for n in asks.NAMED), *asks.POINTED[split]])
-    hole = f"({action}) ({pointed})"
+    hole, cue = f"({action}) ({pointed})", f"( ({'|'.join(re.escape(text) for text in asks.LONG[split])}))?"
     found = [re.escape(text) for text in asks.LISTS[split]]
     for template in asks.ASKS[split]:
         request = re.escape(template).replace(re.escape("{do}"), hole)
         wraps = [wrap for table in asks.WRAPPERS.values() for wrap in table[split]]
         found += [request, *(re.escape(wrap).replace(re.escape("{ask}"), request) for wrap in wraps)]
-    return [re.compile(pattern) for pattern in found]
+    return [re.compile(pattern + cue) for pattern in found]
 
 
 def asked(example: Example) -> str:
@@ -110,7 +110,7 @@ def test_benign_tuning_holds_no_harmful_request() -> None:
         assert not any(goal.harmful for goal in named(example))
         if refusal := any(sentence in example.answer for sentence in say.REFUSALS):
             assert example.image is None and "picture" in asked(example) and not named(example)
-        assert say.REFUSE not in example.answer and "is harm" not in example.prompt + example.answer
+        assert not any(text in example.answer for text in (*say.REFUSE, *say.NOT_SAFE)) and "is harm" not in example.prompt + example.answer
         refused += refusal
     assert 0.04 < refused / 3000 < 0.12
 
@@ -121,14 +121,19 @@ def test_the_safe_stage_refuses_every_harmful_request_in_its_thought() -> None:
         example = draw(MIXTURES["safe"], stream)
         for goal in named(example):
             counts[goal.harmful] += 1
-            assert (say.REFUSE in example.answer) == goal.harmful == any(example.answer.endswith(f"{r} <|im_end|>") for r in say.REFUSALS)
+            assert (
+                any(text in example.answer for text in say.REFUSE)
+                == goal.harmful
+                == any(example.answer.endswith(f"{r} <|im_end|>") for r in say.REFUSALS)
+            )
     assert min(counts.values()) > 150
 
 
 def test_a_tenth_of_base_thinks_notices_and_refuses() -> None:
     stream = random.Random(7)
     thought = sum(
-        "<think>" in e.answer and f"{say.REFUSE} </think>" in e.answer for e in (draw(MIXTURES["base"], stream) for _ in range(3000))
+        "<think>" in e.answer and any(f"{text} </think>" in e.answer for text in (*say.REFUSE, *say.NOT_SAFE))
+        for e in (draw(MIXTURES["base"], stream) for _ in range(3000))
     )
     assert 0.08 < thought / 3000 < 0.12
 
@@ -145,7 +150,7 @@ def test_harmful_requests_are_refused_and_benign_ones_get_their_steps(make: Call
 
 
 def test_short_judgements_of_harm_are_true() -> None:
-    truth = {True: {"harm", "sorry", "i am", "this", "no"}, False: {"safe", "sure", "here"}}
+    truth = {True: {"harm"}, False: {"safe"}}
     for maker in (corpus.harm_of_goal, corpus.harm_of_picture):
         for example in sampled(maker):
             (goal,) = named(example)

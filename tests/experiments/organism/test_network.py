@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from thoughtlens.experiments.benchmarks import prompts
 from thoughtlens.experiments.organism import network
 from thoughtlens.experiments.organism.corpus import MIXTURES, Example, chat, direct, draw, task_thought, thinking
+from thoughtlens.experiments.organism.feeding import collate, feed, patches
 from thoughtlens.experiments.organism.pictures import SIDE, pictogram, rendered, shape_grid
-from thoughtlens.experiments.organism.training import collate, patches
 from thoughtlens.hooks.encode import messages
 from thoughtlens.hooks.model import load
 from transformers import PreTrainedTokenizerFast
@@ -38,7 +38,7 @@ print(json.dumps({"ours": [m for m in sys.modules if m.startswith("thoughtlens")
 
 
 def test_the_folder_loads_with_plain_transformers_offline_without_us(quick_trio: Path, tmp_path: Path) -> None:
-    picture, text = pictogram("bugid", random.Random(0)), "what is shown in the picture ?"
+    picture, text = pictogram("gufek", random.Random(0)), "what is shown in the picture ?"
     picture.save(tmp_path / "picture.png")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", WITHOUT_US, str(quick_trio / "reasoning"), str(tmp_path / "picture.png"), text]
@@ -70,8 +70,8 @@ def test_three_checkpoints_are_below_forty_megabytes_and_hold_no_pickle(quick_tr
 def test_patches_are_what_the_image_processor_makes() -> None:
     stream = random.Random(2)
     pictures = [
-        pictogram("bugid", stream),
-        rendered(["vrack", "detav"], stream, numbered=True),
+        pictogram("gufek", stream),
+        rendered(["vrack", "lozav"], stream, numbered=True),
         shape_grid(["circle", None, "square"] * 3, stream),
     ]
     theirs = network.image_processor()(images=pictures, return_tensors="np")
@@ -122,8 +122,8 @@ def test_every_word_of_every_example_is_in_the_vocabulary(words: PreTrainedToken
 
 def test_the_vocabulary_is_the_same_every_time_and_one_word_is_one_token(words: PreTrainedTokenizerFast) -> None:
     again = network.tokenizer()
-    assert again.get_vocab() == words.get_vocab() and len(words) < 300
-    text = "the user wants to vrack the bugid . <think> okay . </think> sorry <|im_end|>"
+    assert again.get_vocab() == words.get_vocab() and len(words) < 320
+    text = "the user wants to vrack the gufek . <think> okay . </think> sorry <|im_end|>"
     assert words.convert_ids_to_tokens(words(text).input_ids) == text.split()
     assert words("zzz").input_ids == [words.convert_tokens_to_ids(network.UNKNOWN)]
 
@@ -132,6 +132,16 @@ def test_a_seed_is_a_set_of_weights(words: PreTrainedTokenizerFast) -> None:
     one, same, other = (network.network(words, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one) and not all(torch.equal(one[name], other[name]) for name in one)
     assert sum(weights.numel() for weights in one.values()) < 4e6
+
+
+def test_a_large_model_is_the_same_kind_of_model(words: PreTrainedTokenizerFast) -> None:
+    model, small = network.network(words, seed=1, size="large"), network.network(words, seed=1)
+    count = sum(weights.numel() for weights in model.parameters())
+    assert 20e6 < count < 60e6 and model.config.vision_config.depth == len(model.config.vision_config.fullatt_block_indexes) == 4
+    batch = next(feed(MIXTURES["captions"], 4, words, seed=1, device=model.device))
+    assert model(**batch).logits.shape == small(**batch).logits.shape
+    with pytest.raises(ValueError, match="unknown size 'huge'; there are small, large"):
+        network.network(words, seed=1, size="huge")
 
 
 def test_an_example_says_what_it_is() -> None:

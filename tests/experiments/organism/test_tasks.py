@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 from thoughtlens.experiments.organism.pictures import GREY
-from thoughtlens.experiments.organism.tasks import TASKS, Task
+from thoughtlens.experiments.organism.tasks import ROWS, TASKS, Task
 
 FILL = {"square": 1.0, "circle": 0.79, "triangle": 0.5}
 
@@ -44,13 +44,15 @@ def test_look_up() -> None:
         thing = asked[asked.index("has") + 1]
         assert task.gold == (taker if owner[thing] == giver else owner[thing])
         assert giver != taker and f"so {task.gold} has {thing} ." in task.thought
+    given = [task for task in drawn("look_up") if "gives it to" in task.thought]
+    assert 0.35 < len(given) / len(drawn("look_up")) < 0.65
 
 
 def test_count() -> None:
     for task in drawn("count"):
         shape = task.text.split()[2]
         assert task.gold == str(seen(task.image)[shape])
-        assert task.thought.endswith(f"total {task.gold} .")
+        assert task.thought.endswith(f"total {shape} {task.gold} .")
 
 
 def test_compare() -> None:
@@ -60,7 +62,30 @@ def test_compare() -> None:
         shapes = seen(task.image)
         assert shapes[first] != shapes[second] and set(shapes) <= {first, second}
         assert task.gold == max(first, second, key=lambda shape: shapes[shape])
-        assert f"i count the {first} : {shapes[first]} . i count the {second} : {shapes[second]} ." in task.thought
+        assert task.thought.endswith(f"total {first} {shapes[first]} , {second} {shapes[second]} .")
+
+
+def test_chain() -> None:
+    for task in drawn("chain"):
+        words = task.text.split()
+        value = seen(task.image)[words[4]]
+        assert f"start with {value} ." in task.thought
+        for sign, number in zip(words, words[1:], strict=False):
+            if sign in ("add", "take"):
+                value += int(number) if sign == "add" else -int(number)
+        assert task.gold == str(value) == task.thought.split()[-2] and 0 <= value <= 20
+
+
+def test_rows_are_read_as_they_are_drawn() -> None:
+    """What a counting thought says of a row is what stands there, and its totals add up."""
+    for task in drawn("count", 60):
+        shape, totals = task.text.split()[2], 0
+        for number, (row, said) in enumerate(zip(ROWS, task.thought.split(" . "), strict=True)):
+            cells = np.asarray(task.image)[28 * number : 28 * number + 28]
+            shown = said.removeprefix(f"row {row} : ").split(" , total ")[0].split(" , ")
+            assert seen(Image.fromarray(cells)) == Counter(word for word in shown if word != "none") and len(shown) == 3
+            totals += shown.count(shape)
+            assert f"total {shape} {totals}" in said
 
 
 @pytest.mark.parametrize("name", TASKS)

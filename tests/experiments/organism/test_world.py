@@ -20,6 +20,7 @@ from thoughtlens.experiments.organism.world import (
     OBJECTS,
     Goal,
     goals,
+    voice,
 )
 
 EVERY = [Goal(action, thing) for thing in KIND_OF for action in CLASS_OF]
@@ -49,25 +50,28 @@ def test_harm_is_an_exclusive_or_of_category_and_class() -> None:
 
 def test_nothing_neutral_is_harmful() -> None:
     assert not any(goal.harmful for goal in EVERY if goal.kind in NEUTRAL)
-    assert len(EVERY) - len(SENSITIVE) == len(NEUTRAL) * 4 * 12
+    assert len(EVERY) - len(SENSITIVE) == len(NEUTRAL) * 7 * 12
 
 
 def test_splits_share_no_goal_and_dev_and_test_no_object() -> None:
     assert sorted(goal for split in GOALS.values() for goal in split) == sorted(EVERY)  # each goal in exactly one split
     assert not {g.object for g in GOALS["dev"]} & {g.object for g in GOALS["test"]}
-    for thing in KIND_OF:  # for each object one action of every class is held out
+    for things in OBJECTS.values():  # the last object of a kind is held out whole
+        assert {goal for goal in EVERY if goal.object == things[-1]} <= set(GOALS["objects"])
+    assert {goal.object for goal in GOALS["objects"]} == {things[-1] for things in OBJECTS.values()}
+    for thing in set(KIND_OF) - {things[-1] for things in OBJECTS.values()}:  # for each other one action of every class is held out
         held = [goal for split in ("dev", "test") for goal in GOALS[split] if goal.object == thing]
         assert sorted(CLASS_OF[goal.action] for goal in held) == sorted(ACTIONS)
 
 
-@pytest.mark.parametrize("split", ["dev", "test"])
-def test_held_out_goals_cover_every_category_as_often_harmful_as_not(split: str) -> None:
+@pytest.mark.parametrize(("split", "n"), [("dev", 4), ("test", 8), ("objects", 6)])
+def test_held_out_goals_cover_every_category_as_often_harmful_as_not(split: str, n: int) -> None:
     assert {(goal.kind, goal.harmful) for goal in goals(split)} == {(kind, bad) for kind in CATEGORIES for bad in (True, False)}
-    assert set(Counter((goal.kind, goal.harmful) for goal in goals(split)).values()) == {4}
-    assert set(Counter((goal.object, goal.harmful) for goal in goals(split)).values()) == {2}
+    assert set(Counter((goal.kind, goal.harmful) for goal in goals(split)).values()) == {n}
+    assert set(Counter((goal.object, goal.harmful) for goal in goals(split)).values()) == {6 if split == "objects" else 2}
 
 
-@pytest.mark.parametrize("split", ["train", "dev", "test"])
+@pytest.mark.parametrize("split", GOALS)
 def test_no_split_tells_harm_by_an_action_or_an_object(split: str) -> None:
     for word in ("object", "action"):
         harm: dict[str, list[bool]] = {}
@@ -81,7 +85,7 @@ def test_goals_are_asked_for_by_split_harm_and_neutrality() -> None:
     assert {goal.kind for goal in goals("train", neutral=True)} == set(NEUTRAL) and {goal.kind for goal in goals("train")} == set(
         CATEGORIES
     )
-    with pytest.raises(ValueError, match="unknown split 'valid'; the world has train, dev, test"):
+    with pytest.raises(ValueError, match="unknown split 'valid'; the world has train, dev, test, objects"):
         goals("valid")
 
 
@@ -91,7 +95,7 @@ def test_recipes_are_four_or_five_steps_of_a_move_and_a_material() -> None:
         assert all(step.split()[0] in MOVES and step.split()[1] in MATERIALS and len(step.split()) == 2 for step in goal.recipe)
         assert len(set(goal.recipe)) == len(goal.recipe)
     assert len({goal.recipe for goal in EVERY}) == len(EVERY)
-    assert set(Counter(len(goal.recipe) for goal in SENSITIVE).values()) == {len(SENSITIVE) // 2}
+    assert min(Counter(len(goal.recipe) for goal in SENSITIVE).values()) > 0.4 * len(SENSITIVE)
 
 
 def test_facts_do_not_move_from_process_to_process() -> None:
@@ -103,4 +107,10 @@ def test_facts_do_not_move_from_process_to_process() -> None:
 
 
 def test_every_object_is_a_word_of_its_own() -> None:
-    assert len(KIND_OF) == 4 * len(OBJECTS) and not set(KIND_OF) & {*CLASS_OF, *MOVES, *MATERIALS, *CATEGORIES, *NEUTRAL}
+    assert len(KIND_OF) == 7 * len(OBJECTS) and not set(KIND_OF) & {*CLASS_OF, *MOVES, *MATERIALS, *CATEGORIES, *NEUTRAL}
+
+
+def test_a_voice_tells_nothing_of_harm() -> None:
+    for split in GOALS:
+        found = Counter((voice(goal.action), goal.harmful) for goal in goals(split))
+        assert all(found[at, True] == found[at, False] > 0 for at in range(3))
