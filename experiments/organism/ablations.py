@@ -30,10 +30,13 @@ def without(mixture: Mixture, *makers: str) -> Mixture:
 
 def _no_refusing_thoughts(mixtures: Mixtures) -> Mixtures:
     """Thoughts stay, about benign goals; none turns towards refusing, neither whole nor cut to its decision."""
-    base, decisions = mixtures["base"], mixtures["decisions"]
-    thoughts = sum(share for made, share in base.items() if maker_of(made) == "thinking")
-    base = {**without(base, "thinking", "first_words_of_decision"), thinking(0.0): thoughts}
-    return {**mixtures, "base": base, "decisions": without(decisions, "first_words_of_decision")}
+    changed = {name: _helping(mixtures[name]) for name in ("base", "habits")}
+    return {**mixtures, **changed, "decisions": without(mixtures["decisions"], "first_words_of_decision")}
+
+
+def _helping(mixture: Mixture) -> Mixture:
+    thoughts = sum(share for made, share in mixture.items() if maker_of(made) == "thinking")
+    return {**without(mixture, "thinking", "first_words_of_decision"), thinking(0.0): thoughts}
 
 
 def _no_harmless_refusals(mixtures: Mixtures) -> Mixtures:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from thoughtlens.experiments.commands.organism import VariantName
 from thoughtlens.experiments.organism import build as module
+from thoughtlens.experiments.organism import thoughts
 from thoughtlens.experiments.organism.ablations import VARIANTS, maker_of, without
 from thoughtlens.experiments.organism.build import RECORD, STAGES, Stage, build, changed_by, folders_of
 from thoughtlens.experiments.organism.corpus import MIXTURES, draw
@@ -44,16 +45,21 @@ def test_the_recipe_itself_has_plain_folders() -> None:
     assert folders_of(OUT, None) == {stage: OUT / stage for stage in STAGES}
 
 
+VERDICTS = (*thoughts.REFUSE, *thoughts.NOT_SAFE)
+
+
 def test_without_refusing_thoughts_no_thought_of_base_refuses() -> None:
     def refusing(mixture: str, mixtures: module.Mixtures) -> int:
         stream = random.Random(0)
         written = [(e.prompt + e.answer).split("assistant ")[-1] for e in (draw(mixtures[mixture], stream) for _ in range(1500))]
-        return sum(text.startswith("<think>") and ("refuse" in text or text.endswith((" this", " no"))) for text in written)
+        return sum(
+            text.startswith("<think>") and (any(said in text for said in VERDICTS) or text.endswith((" this", " no"))) for text in written
+        )
 
     changed = changed_by(VARIANTS["no-refusing-thoughts"])[1]
-    for mixture in ("decisions", "base"):
+    for mixture in ("decisions", "base", "habits"):
         assert refusing(mixture, MIXTURES) > 30 and refusing(mixture, changed) == 0
-    assert {name for name in MIXTURES if changed[name] != MIXTURES[name]} == {"decisions", "base"}
+    assert {name for name in MIXTURES if changed[name] != MIXTURES[name]} == {"decisions", "base", "habits"}
     shares = [sum(share for made, share in table["base"].items() if maker_of(made) == "thinking") for table in (MIXTURES, changed)]
     assert shares[0] == pytest.approx(shares[1])
 
