@@ -10,17 +10,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from .. import theme
 from ..tables import TableProblem, lowest
+from .decision import in_thought, panels
 
 PANELS = {"gap": "divergence: harmful − benign (nats)", "margin": "probe margin (sd)", "effect": "one steered token closes (nats)"}
 BINS = 10
-HOVER = (
-    "<b>%{customdata[0]}</b> · %{customdata[1]}<br>%{x:.3f}  (95% interval %{customdata[2]:.3f} to %{customdata[3]:.3f})"
-    "<br>rank %{customdata[4]} · n = %{customdata[5]} prompts, %{customdata[6]} harmful%{customdata[7]}<extra></extra>"
-)
 WHERE = "%{customdata[0]}<br>%{x} of the thought gone<br>%{y:.0%} of %{customdata[1]} thoughts, %{customdata[2]} boundaries<extra></extra>"
 
 
@@ -29,26 +25,22 @@ def three_measures(decision_ranks: pd.DataFrame) -> go.Figure:
     rows = decision_ranks.dropna(subset=["rank"])
     if rows.empty:
         raise TableProblem("The decision_ranks table ranks no anchor: no step boundary is reached by enough thoughts.")
-    names = rows.drop_duplicates("anchor").sort_values("step", kind="stable")["anchor"].tolist()
-    at = {name: index for index, name in enumerate(names)}
     decided = rows[rows["decides"]]
-    top = str(lowest(decided, "rank")["anchor"])
     note = (
         f"{rows['model_a'].iloc[0]} and {rows['model_b'].iloc[0]} on the same tokens · bold: first of the three together on "
         f"{decided['split'].iloc[0]} · bars are 95% intervals · ring: the most of any random direction"
     )
-    blank = theme.figure("Where the thought is decided", note, plot=30 * len(names), above=64)
-    titles = [f"<b>{title}</b>" for title in PANELS.values()]
-    figure = make_subplots(rows=1, cols=len(PANELS), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles, figure=blank)
-    for column, name in enumerate(PANELS, start=1):
-        for index, (decides, mine) in enumerate(rows.groupby("decides", sort=False)):
-            figure.add_trace(_dots(mine, name, at, bool(decides), index).update(showlegend=column == 1), row=1, col=column)
-    drawn = decided.dropna(subset=["random_effect"])
-    figure.add_trace(_rings(drawn, at), row=1, col=len(PANELS))
-    labels = [f"<b>{theme.plain(name)}</b>" if name == top else theme.plain(name) for name in names]
-    figure.update_yaxes(tickvals=list(at.values()), ticktext=labels, range=[len(names) - 0.5, -0.5], ticks="")
-    theme.legend_over(figure, 26)
-    return figure
+    figure = panels(
+        rows,
+        PANELS,
+        "Where the thought is decided",
+        note,
+        other=theme.MARKS["reasoning"],
+        ranks="rank_{name}",
+        further=lambda row, name: _how(row) if name == "effect" else "",
+    )
+    at = {name: index for index, name in enumerate(in_thought(rows))}
+    return figure.add_trace(_rings(decided.dropna(subset=["random_effect"]), at), row=1, col=len(PANELS))
 
 
 def decisions_along_thought(decision_boundaries: pd.DataFrame) -> go.Figure:
@@ -94,28 +86,6 @@ def along(decision_boundaries: pd.DataFrame) -> pd.DataFrame:
                 share = here.groupby("prompt_id")[column].any().sum() / n
                 rows.append({"prompts": prompts, "what": what, "bin": name, "share": share, "n": n, "boundaries": len(here)})
     return pd.DataFrame(rows)
-
-
-def _dots(mine: pd.DataFrame, name: str, at: dict[str, int], decides: bool, index: int) -> go.Scatter:
-    mark = theme.MARKS["steered"] if decides else theme.MARKS["reasoning"]
-    split, shift = str(mine["split"].iloc[0]), (index - 0.5) * 0.24
-    told = [
-        [theme.plain(r["anchor"]), theme.plain(split), r[f"{name}_low"], r[f"{name}_high"], theme.count(r[f"rank_{name}"]), r["n"]]
-        + [r["n_harmful"], _how(r) if name == "effect" else ""]
-        for _, r in mine.iterrows()
-    ]
-    bars = {"array": (mine[f"{name}_high"] - mine[name]).tolist(), "arrayminus": (mine[name] - mine[f"{name}_low"]).tolist()}
-    return go.Scatter(
-        x=mine[name].tolist(),
-        y=[at[anchor] + shift for anchor in mine["anchor"]],
-        error_x={"type": "data", "symmetric": False, **bars, "thickness": 1.6, "width": 0, "color": mark.color},
-        mode="markers",
-        marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
-        name=f"{theme.plain(split)}, {'decides' if decides else 'confirms'}",
-        legendgroup=split,
-        customdata=told,
-        hovertemplate=HOVER,
-    )
 
 
 def _rings(drawn: pd.DataFrame, at: dict[str, int]) -> go.Scatter:

@@ -6,6 +6,8 @@ group-bootstrap intervals. The anchors are drawn in the order they come in the t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -16,8 +18,9 @@ from ..tables import TableProblem, lowest
 PANELS = {"gap": "divergence: harmful − benign (nats)", "margin": "probe margin (sd)"}
 HOVER = (
     "<b>%{customdata[0]}</b> · %{customdata[1]}<br>%{x:.3f}  (95% interval %{customdata[2]:.3f} to %{customdata[3]:.3f})"
-    "<br>rank %{customdata[4]} · n = %{customdata[5]} prompts, %{customdata[6]} harmful<extra></extra>"
+    "<br>rank %{customdata[4]} · n = %{customdata[5]} prompts, %{customdata[6]} harmful%{customdata[7]}<extra></extra>"
 )
+SHIFT = 0.24  # between the two sides of the data, of a row's height
 
 
 def decision_points(decision: pd.DataFrame) -> go.Figure:
@@ -25,18 +28,57 @@ def decision_points(decision: pd.DataFrame) -> go.Figure:
     rows = decision.dropna(subset=["rank"])
     if rows.empty:
         raise TableProblem("The decision table ranks no anchor: no step boundary is reached by enough thoughts.")
-    names, top = _in_thought(rows), first(rows)
-    at = {name: index for index, name in enumerate(names)}
     pair = f"{rows['model_a'].iloc[0]} and {rows['model_b'].iloc[0]} on the same tokens"
     note = f"{pair} · bold: first of the combined ranking on {rows[rows['decides']]['split'].iloc[0]} · bars are 95% intervals"
-    blank = theme.figure("Where the thought turns", note, plot=30 * len(names), above=64)
-    titles = [f"<b>{title}</b>" for title in PANELS.values()]
-    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles, figure=blank)
-    for column, name in enumerate(PANELS, start=1):
+    return panels(rows, PANELS, "Where the thought turns", note, other=theme.MARKS["random"])
+
+
+def panels(
+    rows: pd.DataFrame,
+    titles: Mapping[str, str],
+    title: str,
+    note: str,
+    *,
+    other: theme.Mark,
+    ranks: str = "rank",
+    further: Callable[[pd.Series, str], str] = lambda row, name: "",
+) -> go.Figure:
+    """A panel a measure over the same anchors, in the order of the thought, the first one bold.
+
+    titles    column of `rows` -> what it measures; with <column>_low and <column>_high
+    other     mark of the side that confirms
+    ranks     the column of a measure's rank, as a pattern with {name}
+    further   what else the hover says of a row and a measure
+    """
+    names, top = in_thought(rows), first(rows)
+    blank = theme.figure(title, note, plot=30 * len(names), above=64)
+    heads = [f"<b>{words}</b>" for words in titles.values()]
+    figure = make_subplots(rows=1, cols=len(titles), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=heads, figure=blank)
+    for column, name in enumerate(titles, start=1):
         for index, (decides, mine) in enumerate(rows.groupby("decides", sort=False)):
-            figure.add_trace(_dots(mine, name, at, bool(decides), index).update(showlegend=column == 1), row=1, col=column)
+            mark, role = (theme.MARKS["steered"], "decides") if decides else (other, "confirms")
+            split = theme.plain(str(mine["split"].iloc[0]))
+            told = [
+                [theme.plain(r["anchor"]), split, r[f"{name}_low"], r[f"{name}_high"], theme.count(r[ranks.format(name=name)]), r["n"]]
+                + [r["n_harmful"], further(r, name)]
+                for _, r in mine.iterrows()
+            ]
+            bars = {"array": (mine[f"{name}_high"] - mine[name]).tolist(), "arrayminus": (mine[name] - mine[f"{name}_low"]).tolist()}
+            dots = go.Scatter(
+                x=mine[name].tolist(),
+                y=[names.index(anchor) + (index - 0.5) * SHIFT for anchor in mine["anchor"]],
+                error_x={"type": "data", "symmetric": False, **bars, "thickness": 1.6, "width": 0, "color": mark.color},
+                mode="markers",
+                marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
+                name=f"{split}, {role}",
+                legendgroup=split,
+                showlegend=column == 1,
+                customdata=told,
+                hovertemplate=HOVER,
+            )
+            figure.add_trace(dots, row=1, col=column)
     labels = [f"<b>{theme.plain(name)}</b>" if name == top else theme.plain(name) for name in names]
-    figure.update_yaxes(tickvals=list(at.values()), ticktext=labels, range=[len(names) - 0.5, -0.5], ticks="")
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=labels, range=[len(names) - 0.5, -0.5], ticks="")
     theme.legend_over(figure, 26)
     return figure
 
@@ -46,30 +88,10 @@ def first(decision: pd.DataFrame) -> str:
     return str(lowest(decision[decision["decides"]], "rank")["anchor"])
 
 
-def _in_thought(rows: pd.DataFrame) -> list[str]:
+def in_thought(rows: pd.DataFrame) -> list[str]:
+    """Anchors in the order they come in the thought."""
     steps = rows.drop_duplicates("anchor").sort_values("step", kind="stable")
     return steps["anchor"].tolist()
-
-
-def _dots(mine: pd.DataFrame, name: str, at: dict[str, int], decides: bool, index: int) -> go.Scatter:
-    mark = theme.MARKS["steered"] if decides else theme.MARKS["random"]
-    split, shift = str(mine["split"].iloc[0]), (index - 0.5) * 0.24
-    told = [
-        [theme.plain(r["anchor"]), theme.plain(split), r[f"{name}_low"], r[f"{name}_high"], theme.count(r["rank"]), r["n"], r["n_harmful"]]
-        for _, r in mine.iterrows()
-    ]
-    bars = {"array": (mine[f"{name}_high"] - mine[name]).tolist(), "arrayminus": (mine[name] - mine[f"{name}_low"]).tolist()}
-    return go.Scatter(
-        x=mine[name].tolist(),
-        y=[at[anchor] + shift for anchor in mine["anchor"]],
-        error_x={"type": "data", "symmetric": False, **bars, "thickness": 1.6, "width": 0, "color": mark.color},
-        mode="markers",
-        marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
-        name=f"{theme.plain(split)}, {'decides' if decides else 'confirms'}",
-        legendgroup=split,
-        customdata=told,
-        hovertemplate=HOVER,
-    )
 
 
 def read_decision(decision: pd.DataFrame) -> str:
