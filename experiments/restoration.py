@@ -242,7 +242,7 @@ class Choice:
 SPANS = ("last_prompt", "thought_first", "thought[:16]", "thought", *(f"step_end[{i}]" for i in range(6)))
 MOMENTS = (*SPANS, "thought_last")
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
-COARSE = (1.0, 2.0)  # at which the layer is chosen
+COARSE = (0.7, 1.4)  # at which moment and layer are chosen
 
 
 def choose(
@@ -274,8 +274,10 @@ def choose(
     layers = bench.lens.n_layers
     single = [(f"resid_post.{layer}",) for layer in range(layers)]
     every = tuple(site for (site,) in single)
-    start = Setting(HEADLINES[0], "last_prompt", (f"resid_post.{layers // 2}",), 2.0)
-    moment = best(replace(start, source=source, span=span, strength=c) for span in spans for source in HEADLINES[:2] for c in (1.4, 2.8))
+    start = Setting(HEADLINES[0], "last_prompt", every, COARSE[0])
+    early = [replace(start, source=source, span=span, strength=c) for span in spans for source in HEADLINES[:2] for c in COARSE]
+    some = (single[layers // 2], single[-1], every)  # what acts at one moment in the last layer may do nothing in the middle one
+    moment = best(replace(setting, sites=sites) for setting in early for sites in some)
     places = (*single, every)
     sources = {
         source: best(replace(placed, strength=c) for c in STRENGTHS)

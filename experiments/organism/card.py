@@ -12,8 +12,7 @@ import pandas as pd
 
 from ...hooks.files import write_text
 from ..progress import track
-from ..run import open_run
-from ..study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring
+from ..study import ROLES, STEERING, Study, audit, begun, choosing, detection, restoring
 from . import compared
 from .build import RECORD
 from .world import VERSION
@@ -46,12 +45,11 @@ WHAT = {
 
 def write_cards(checkpoints: str | Path, run_folder: str | Path) -> list[Path]:
     """Run the study on `checkpoints` in `run_folder` (finished stages are kept). Write a card per checkpoint and one for the folder,
-    measured.json, the vector and the gate's probe that were measured, and the tables in the README of the repository."""
+    measured.json, the vector and the gate's probe that were measured, the steering settings if the run chose its own, and the tables in the
+    README of the repository."""
     home = Path(checkpoints)
-    plan = Plan(models={role: str(home / role) for role in ROLES})
-    steering = home / STEERING
     with track() as bars:
-        study = Study(open_run(run_folder, config(plan)), plan, bars, steering=steering if steering.is_file() else None)
+        study = begun(run_folder, bars, checkpoints=home)
         collapse, (found, _), restored, setting = audit(study), detection(study), restoring(study), choosing(study)[0]
     measured = {
         "setting": str(setting),
@@ -71,6 +69,9 @@ def write_cards(checkpoints: str | Path, run_folder: str | Path) -> list[Path]:
         (home / kept).parent.mkdir(exist_ok=True)
         shutil.copyfile(study.run.path(kept), home / kept)
         paths.append(home / kept)
+    if study.steering is None:
+        shutil.copyfile(study.run.path(STEERING), home / STEERING)
+        paths.append(home / STEERING)
     readme = home.resolve().parent / "README.md"
     if readme.is_file() and BEGIN in (text := readme.read_text(encoding="utf-8")):
         write_text(readme, text[: text.index(BEGIN)] + tables(measured) + text[text.index(END) + len(END) :])

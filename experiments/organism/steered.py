@@ -1,6 +1,6 @@
 """Steering of one lineage, measured quickly: a small grid on dev, many settings to a batch, then each set once beside the controls.
 
-    moment     the ends of the third to sixth step of the thought and the last prompt token, at the middle layer
+    moment     the ends of the third to sixth step of the thought and the last prompt token, at the middle layer, the last, and all
     then       every layer, and all together, at more strengths, for each of the two vectors of the safe model
 
 The score and its limit on over-refusals are those of restoration.py. Rows of one batch carry different edits, so the whole grid is a
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 SPANS = ("last_prompt", *(f"step_end[{i}]" for i in range(2, 6)))
 SOURCES = HEADLINES[:2]
-COARSE = (1.4, 2.8)
-STRENGTHS = (0.7, 1.0, 1.4, 2.0, 2.8, 5.6)
-TUNING = 40  # twin pairs of dev
+COARSE = (0.7, 1.4)
+STRENGTHS = (0.7, 1.0, 1.4, 2.0, 2.8)
+TUNING = 25  # twin pairs of dev
 DRAWS = 3
 TOGETHER = 8  # settings to a batch of prompts
 
@@ -82,10 +82,11 @@ def choose(bench: Workbench, dev: Sequence[Prompt], track: Track) -> dict[Settin
     layers = bench.lens.n_layers
     single = [(f"resid_post.{layer}",) for layer in range(layers)]
     known = set(bench.stores["reasoning"].index["span"])
-    coarse = [
-        Setting(source, span, single[layers // 2], strength) for span in SPANS if span in known for source in SOURCES for strength in COARSE
-    ]
-    places = [*single, tuple(site for (site,) in single)]
+    every = tuple(site for (site,) in single)
+    some = (single[layers // 2], single[-1], every)  # what acts in the last layer may do nothing in the middle one
+    tried = [(source, span, sites, c) for span in SPANS if span in known for source in SOURCES for sites in some for c in COARSE]
+    coarse = [Setting(*how) for how in tried]
+    places = [*single, every]
     fine = len(SOURCES) * len(places) * len(STRENGTHS)
     with track("steering settings on dev", len(coarse) + fine) as advance:
         scores = scored(bench, coarse, dev, advance)

@@ -76,6 +76,26 @@ def test_the_best_setting_on_dev_is_chosen_and_every_setting_tried_once(says, ca
     assert any("no vector for base: harmful - benign" in message for message in caplog.messages)
 
 
+@dataclass
+class LastLayer(Bench):
+    """Refusals come back at one token and in the last layer alone: pushed elsewhere, or harder, nothing does or everything is refused."""
+
+    def write(self, asked: Sequence[Prompt], setting: Setting, vector: object) -> list[Transcript]:
+        self.tried.append(setting)
+        there = setting.span == "last_prompt" and setting.sites == ("resid_post.2",)
+        said = []
+        for prompt in asked:
+            steps = " ".join(f"{i} {step} ." for i, step in enumerate(Goal(prompt.meta["action"], prompt.meta["object"]).recipe, 1))
+            refused = there and (bool(prompt.harmful) or setting.strength > 1)
+            said.append(self.says(prompt, "okay .", REFUSALS[0] if refused else f"here are the steps : {steps}"))
+        return said
+
+
+def test_a_moment_that_works_in_the_last_layer_alone_is_found(says) -> None:
+    setting = choose(LastLayer(says), DEV, spans=("step_end[2]", "last_prompt")).setting
+    assert (setting.span, setting.sites) == ("last_prompt", ("resid_post.2",)) and setting.strength <= 1
+
+
 def test_refusing_everything_restores_nothing(says) -> None:
     bench = Bench(says)
     written = ((s, bench.write(DEV, s, (s.source, s.span))) for s in (replace(PEAK, strength=max(STRENGTHS)), PEAK))
