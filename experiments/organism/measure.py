@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from ...hooks.capture import capture
+from ...hooks.files import write_text
 from ...hooks.generate import generate
 from ...hooks.model import LensModel, load
 from ...hooks.records import Prompt, Transcript
@@ -73,11 +74,13 @@ def measure(
     batch_size: int = 256,
     parts: Sequence[str] = PARTS,
     progress: bool = True,
+    keep: Callable[[dict[str, Any]], object] = lambda found: None,
 ) -> dict[str, Any]:
     """Measure the checkpoints base/, reasoning/ and safe/ in a folder; those that are not there are left out.
 
     limit   twin pairs of each set, and tasks of each kind; by default all
     parts   of PARTS; probes need a reasoning model, steering needs a safe one too
+    keep    called with what there is after every part, so that a long measurement that is cut off leaves the parts it finished
     Raises ValueError for an unknown part and FileNotFoundError where a part lacks its checkpoint.
     """
     folder = Path(folder)
@@ -101,6 +104,7 @@ def measure(
         found["rates"] = [
             row for (name, role), said in written.items() for row in rates_of(said, set=name, model=role, condition="unsteered")
         ]
+        keep(found)
         if {"probes", "steering"} & set(parts):
             with tempfile.TemporaryDirectory() as scratch:
                 fitting = fitting_sets(limit)
@@ -109,6 +113,7 @@ def measure(
                 stores = read(lineage, said, Path(scratch))
                 if "probes" in parts:
                     found["probes"] = probes(lineage, stores, said)
+                    keep(found)
                 if "steering" in parts:
                     bench = Workbench(lineage.models["reasoning"], stores, None, "rule", network.MAX_NEW_TOKENS, batch_size)
                     few = {name: [t.prompt for t in said[name]] for name in CONTROLLED}
@@ -118,11 +123,14 @@ def measure(
 
 
 def write_measured(folder: str | Path, out: str | Path, **options: Any) -> Path:
-    """measure() into a JSON file."""
+    """measure() into a JSON file, which holds every part as soon as it is measured."""
     out = Path(out)
-    found = measure(folder, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    def keep(found: dict[str, Any]) -> None:
+        write_text(out, json.dumps(found, indent=1) + "\n")
+
+    keep(measure(folder, keep=keep, **options))
     return out
 
 
