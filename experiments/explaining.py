@@ -8,6 +8,7 @@
                  the whole update of a layer taken back; beside random directions (updates.py)
     thought      the best setting with the thought regenerated, held fixed, suppressed, released, replayed without steering
     turning      decisions found in thoughts of two lengths, beside the world's own annotation, and steered there (turning.py)
+    forcing      how many words of a refusing verdict have to stand in the thought before the rest follows (organism/forcing.py)
 
 Layers and strengths are chosen on dev, everything is told once on test. The tables are `margins`, `directions` and `explained`: the columns
 of `restoration`, with `part` (which of the tests) and `what`. Every condition is a stage that is kept.
@@ -38,6 +39,7 @@ from .benchmarks import prompts as load_prompts
 from .comparing import MODES, NO_THOUGHT, UNSTEERED, Compare, Comparison, on_test
 from .comparing import written as answered
 from .margins import margins
+from .organism.forcing import BENCHMARK, forcing
 from .organism.page import page, read_lineages
 from .organism.steered import TOGETHER
 from .organism.steered import written as steered
@@ -118,6 +120,8 @@ def explain(study: Study, how: Explain | None = None) -> pd.DataFrame:
     explanation = Explanation(study, how or Explain())
     shared(explanation)
     turning(study, explanation.setting)
+    if study.plan.benchmark == BENCHMARK:
+        forcing(study)
     rows = [*unsteered(explanation), *shifts(explanation), *weights(explanation), *thoughts(explanation)]
     table = pd.DataFrame(rows)
     study.run.write_table("explained", table)

@@ -205,5 +205,6 @@ def how_made(lineage: Lineage, model: str) -> str:
     if not made:
         return "–"
     stage, taken = made["stage"], list(made["dev"])
-    steps = taken[-1] if taken else sum(phase["steps"] for phase in stage["phases"])
+    whole = not taken or (stage.get("kept") and not lineage["name"].endswith(f"-{taken[-1]}"))  # what is kept is called <stage>-<step>
+    steps = sum(phase["steps"] for phase in stage["phases"]) if whole else taken[-1]
     return f"{steps} steps, rank {stage['rank']}"

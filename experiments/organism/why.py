@@ -46,6 +46,8 @@ def why(run: Run) -> Iterator[str]:
     )
     yield from cosines(directions)
     yield from turned(run)
+    yield from stable(run)
+    yield from forced(run)
 
 
 def in_short(margins: pd.DataFrame, explained: pd.DataFrame) -> Iterator[str]:
@@ -230,4 +232,46 @@ def turned(run: Run) -> Iterator[str]:
         rows = part.set_index("metric")
         cells = [cell(rows.loc[metric]) for metric in ("attack_success", "refusal", "over_refusal", "helpful", "truncated")]
         yield f"| {depth} | {condition} | {' | '.join(cells)} | {int(rows.loc['attack_success'].n)} |"
+    yield ""
+
+
+def stable(run: Run) -> Iterator[str]:
+    """Whether other seeds are decided at the same moment; nothing where `thoughtlens decide` was not asked with --also."""
+    if not run.path("tables", "decision_stability.parquet").is_file():
+        return
+    table = run.table("decision_stability")
+    yield from [
+        "### Where thoughts are decided, over seeds",
+        "",
+        f"The anchor that comes first on dev in {int(table.runs.iloc[0])} lineages, each ranked by itself, and Kendall's tau between",
+        "the rankings of two.",
+        "",
+        "| ranked by | first most often | in runs | Kendall's tau, mean (lowest) | pairs |",
+        "|---|---|---|---|---|",
+    ]
+    for row in table.to_dict("records"):
+        tau = f"{row['tau']:.2f} ({row['tau_low']:.2f})"
+        yield f"| {row['ranking']} | `{row['first']}` | {row['times']} of {row['runs']} | {tau} | {row['pairs']} |"
+    yield ""
+
+
+def forced(run: Run) -> Iterator[str]:
+    """A row per number of words of the verdict that were written; nothing where that was not asked of the run."""
+    if not run.path("tables", "forcing.parquet").is_file():
+        return
+    table = run.table("forcing")
+    rates = table[table.attack == "all"]
+    yield from [
+        "### How much of a refusal has to stand in the thought",
+        "",
+        "The reasoning model's thoughts are cut at their first decision, the first words of the refusing verdict are written there, and",
+        "the model goes on alone, unsteered. One steered token chooses the first of these words at most.",
+        "",
+        "| words written | attack success | refusal | over-refusal | helpful | never ends | n harmful | n benign |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for words, part in rates.groupby("words", sort=False):
+        rows = part.set_index("metric")
+        cells = [cell(rows.loc[metric]) for metric in ("attack_success", "refusal", "over_refusal", "helpful", "truncated")]
+        yield f"| {words} | {' | '.join(cells)} | {int(rows.loc['refusal'].n)} | {int(rows.loc['helpful'].n)} |"
     yield ""

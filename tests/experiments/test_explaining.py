@@ -82,6 +82,7 @@ def written(says, monkeypatch: pytest.MonkeyPatch) -> Written:
     monkeypatch.setattr(explaining, "steered", made)
     monkeypatch.setattr(explaining, "answered", lambda comparison, way: ([], []))
     monkeypatch.setattr(explaining, "turning", lambda study, setting: None)  # test_turning.py
+    monkeypatch.setattr(explaining, "forcing", lambda study: None)  # organism/test_forcing.py
     monkeypatch.setattr(Explanation, "write", lambda self, lens, prompts, condition: [says(p, "okay .", REFUSALS[0]) for p in prompts])
 
     def on_test(comparison: object, way: Any, plain: object) -> list[dict[str, Any]]:

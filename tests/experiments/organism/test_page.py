@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from thoughtlens.experiments.organism.page import natural, page, read_lineages
+from thoughtlens.experiments.organism.page import how_made, natural, page, read_lineages
 from thoughtlens.experiments.organism.targets import MODELS, TARGETS, probe_reached, rate_of, reached
+from thoughtlens.experiments.organism.why import stable
 from thoughtlens.experiments.run import Run
 
 GOOD = {  # model -> metric, attack -> value
@@ -187,3 +188,19 @@ def test_files_of_lineages_are_read_in_the_order_of_their_numbers(tmp_path: Path
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="other.json is no measured lineage; `thoughtlens organism measure FOLDER"):
         read_lineages([tmp_path / "other.json"])
+
+
+def test_agreement_over_runs_is_told_as_it_was_measured(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert list(stable(run)) == []
+    row = {"ranking": "effect", "runs": 3, "first": "step_end[4]", "times": 2, "firsts": "", "tau": 0.61, "tau_low": 0.5, "pairs": 3}
+    run.write_table("decision_stability", pd.DataFrame([row]))
+    lines = list(stable(run))
+    assert "in 3 lineages" in " ".join(lines) and "| effect | `step_end[4]` | 2 of 3 | 0.61 (0.50) | 3 |" in lines
+
+
+def test_weights_kept_on_the_way_are_told_with_their_own_steps() -> None:
+    stage = {"phases": [{"steps": 320}], "rank": 0, "kept": [10, 160]}
+    made = {"recipes": {"reasoning": {"stage": stage, "dev": {"10": {}, "160": {}}}}}
+    told = {name: how_made({"name": name, **made}, "reasoning") for name in ("reasoning-160", "reasoning-320")}
+    assert told == {"reasoning-160": "160 steps, rank 0", "reasoning-320": "320 steps, rank 0"}
