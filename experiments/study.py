@@ -63,11 +63,11 @@ class Plan:
     dev: int = 100
     test: int | None = 200
     tuning: int = 40
-    control: int = 150
+    control: int = 80
     draws: int = 20
     followed: int = 30
     max_new_tokens: int = 110
-    batch_size: int = 128
+    batch_size: int = 256
     seed: int = 0
 
 
@@ -208,8 +208,8 @@ def detection(study: Study) -> tuple[pd.DataFrame, Probe]:
                         store,
                         texts=texts_at(store, said, study.model(role)),
                         progress=False,
-                        shuffles=study.plan.draws,
-                        directions=study.plan.draws,
+                        shuffles=study.plan.draws // 2,
+                        directions=study.plan.draws // 2,
                         seed=study.plan.seed,
                     )
                     found.append(sweep.table)
