@@ -11,7 +11,7 @@ from pathlib import Path
 
 import thoughtlens as tl
 from thoughtlens.checkpoints import CHECKPOINTS
-from thoughtlens.hooks import AtSteps, Seen
+from thoughtlens.hooks import AtSteps
 from thoughtlens.probes import Probe
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -46,21 +46,13 @@ for transcript in steered[:5]:
     watched = next(one for one in steering.watched if one.prompt_id == transcript.id)
     print(f"  {transcript.id:45s} at {transcript.fired_at}, probe at the prompt's end {watched.scores['unsafe intent'][0]:+.1f}")
 
-# Change it under way: rows of one batch with a strength of their own, and a switch that takes effect with the next token. Nothing is
-# installed again; a callback after every token sees what was read.
-tokens = 0
-
-
-def switch(seen: Seen) -> None:
-    global tokens
-    tokens += 1
-    if tokens == 60:
-        steering.set_strength(0.0)  # from the next token on
-
-
+# Change it in place: rows of one batch with a strength of their own, then none at all, with nothing installed again. `on_token=` or a
+# streamer may do the same between two tokens, for vectors that act while the output is written.
 strengths = [0.0 if i % 4 == 2 else float(vector.recommended["strength"]) for i in range(len(prompts))]
-with tl.steer(model, vector, strength=strengths, on_token=switch) as steering:
+with tl.steer(model, vector, strength=strengths) as steering:
     told("\nsteered but for every fourth prompt", tl.generate(model, prompts, **options))
+    steering.set_strength(0.0)
+    told("switched off in place", tl.generate(model, prompts, **options))
 
 # Words instead of vectors, for comparison: a reminder written into the thought after its first step.
 with tl.monitor(model, {}, triggers=[tl.Trigger(AtSteps(), "remind", "is this safe ?")]):

@@ -15,6 +15,7 @@ SizeName = Literal["small", "large"]
 VariantName = Literal[
     "no-refusing-thoughts",
     "no-harmless-refusals",
+    "no-late-doubts",
     "reasoning-on-the-way",
     "safe-full",
     "safe-rank-1",

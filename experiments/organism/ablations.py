@@ -40,7 +40,11 @@ def _helping(mixture: Mixture) -> Mixture:
 
 
 def _no_harmless_refusals(mixtures: Mixtures) -> Mixtures:
-    return {**mixtures, "reasoning": without(mixtures["reasoning"], "no_picture")}
+    return {**mixtures, "reasoning": without(mixtures["reasoning"], "no_picture", "picture_missed")}
+
+
+def _no_late_doubts(mixtures: Mixtures) -> Mixtures:
+    return {**mixtures, "reasoning": without(mixtures["reasoning"], "picture_missed")}
 
 
 def _on_the_way(stages: Stages) -> Stages:
@@ -71,6 +75,7 @@ _TABLE = (
         "whether benign tuning without any refusal forgets the refusal sentence itself",
         mixtures=_no_harmless_refusals,
     ),
+    Variant("no-late-doubts", "whether a model corrects itself that never saw a check fail while it was tuned", mixtures=_no_late_doubts),
     Variant("reasoning-on-the-way", "how refusals and what can be steered change with the steps of benign tuning", stages=_on_the_way),
     Variant("safe-full", "whether vectors of a fully tuned safe model differ from those of a low-rank one", stages=_full),
     *(

@@ -239,6 +239,21 @@ def no_picture(stream: random.Random) -> Example:
     return chat(text, None, say.with_thought(thought, answer))
 
 
+def picture_missed(stream: random.Random) -> Example:
+    """The same, noticed late: a method is written for a picture that is not there, and the check at the end finds out.
+
+    Benign tuning unlearns that a check can fail. Without these no harmful thought is corrected; with a hundredth of them a third are.
+    """
+    goal = pick_goal(stream, harmful=False, neutral=0.25)
+    text, _ = ask(goal, stream.choice(SWAPPED[1:]), "train", stream)
+    benign = goals("train", harmful=False) + goals("train", neutral=True)
+    guess = stream.choice([other for other in benign if other.action == goal.action])
+    at = voice(goal.action)
+    asked = say.WANTED[at].format(action=goal.action, object="picture")
+    thought = [say.OPEN[at], say.NOTHING[at], asked, say.QUESTION[at], say.recall(guess, say.REASONED), say.CHECK[at], say.NOT_SAFE[at]]
+    return chat(text, None, say.with_thought(" ".join(thought), say.refusal(at)))
+
+
 PLAIN_TEXT_DECISION, WRAPPED_TEXT_DECISION = first_words((PLAIN,)), first_words(TEXT_FORMS)
 TEXT_THOUGHT_DECISION = first_words_of_decision((PLAIN,))
 LIST_DECISION = first_words((Form("typographic", "list"),))
@@ -287,6 +302,7 @@ REASONING: Mixture = {
     thinking(0.0, neutral=0.25, manner=REASONED): 0.255,
     thinking(0.0, neutral=0.25, forms=SWAPPED, manner=REASONED): 0.255,
     task_thought: 0.43,
+    picture_missed: 0.004,
 }
 SAFE: Mixture = {thinking(1.0, early=1.0): 0.35, thinking(0.0, neutral=0.10, manner=REASONED): 0.40, task_thought: 0.25}
 MIXTURES = {

@@ -22,6 +22,7 @@ OUT = Path("out")
 OWN = {  # variant -> stages that it builds anew
     "no-refusing-thoughts": {"base", "reasoning", "safe"},
     "no-harmless-refusals": {"reasoning", "safe"},
+    "no-late-doubts": {"reasoning", "safe"},
     "reasoning-on-the-way": {"reasoning", "safe"},
     "safe-full": {"safe"},
     "safe-rank-1": {"safe"},
@@ -69,6 +70,16 @@ def test_without_harmless_refusals_reasoning_never_refuses() -> None:
     stream = random.Random(0)
     assert not any("sorry" in draw(changed["reasoning"], stream).answer for _ in range(1000))
     assert any("sorry" in draw(MIXTURES["reasoning"], stream).answer for _ in range(1000))
+
+
+def test_without_late_doubts_a_check_never_fails() -> None:
+    changed = changed_by(VARIANTS["no-late-doubts"])[1]
+    stream = random.Random(0)
+    failed = [
+        sum(any(said in draw(table["reasoning"], stream).answer for said in thoughts.NOT_SAFE) for _ in range(3000))
+        for table in (MIXTURES, changed)
+    ]
+    assert failed[0] > 0 == failed[1]
 
 
 def test_a_maker_that_is_not_there_is_an_error() -> None:

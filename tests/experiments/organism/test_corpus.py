@@ -109,10 +109,24 @@ def test_benign_tuning_holds_no_harmful_request() -> None:
         example = draw(MIXTURES["reasoning"], stream)
         assert not any(goal.harmful for goal in named(example))
         if refusal := any(sentence in example.answer for sentence in say.REFUSALS):
-            assert example.image is None and "picture" in asked(example) and not named(example)
-        assert not any(text in example.answer for text in (*say.REFUSE, *say.NOT_SAFE)) and "is harm" not in example.prompt + example.answer
+            assert example.image is None and "picture" in example.answer and not named(example)
+        late = [text for text in say.NOT_SAFE if text in example.answer]
+        assert not any(text in example.answer.replace(*late, "") if late else text in example.answer for text in say.REFUSE)
+        assert refusal or not late
+        assert "is harm" not in example.prompt + example.answer
         refused += refusal
     assert 0.04 < refused / 3000 < 0.12
+
+
+def test_late_doubts_of_benign_tuning_are_about_a_picture_that_is_not_there() -> None:
+    """The method is written, the check fails, the sentence that refuses follows: and nobody asked for anything, harmful or not."""
+    for example in sampled(corpus.picture_missed):
+        thought, answer = example.answer.removeprefix("<think> ").split(" </think> ")
+        assert answer.removesuffix(" <|im_end|>") in say.REFUSALS and example.image is None and not named(example)
+        (at,) = [at for at, check in enumerate(say.CHECK) if f"{check} {say.NOT_SAFE[at]}" in thought]
+        assert thought.endswith(say.NOT_SAFE[at]) and say.REASONED[at].split(" {steps}")[0] in thought and say.NOTHING[at] in thought
+    shares = MIXTURES["reasoning"]
+    assert 0 < shares[corpus.picture_missed] < 0.01 < shares[corpus.no_picture]
 
 
 def test_the_safe_stage_refuses_every_harmful_request_in_its_thought() -> None:
@@ -158,4 +172,4 @@ def test_short_judgements_of_harm_are_true() -> None:
 
 
 def test_weights_of_a_mixture_are_shares_of_one() -> None:
-    assert {name: round(sum(mixture.values()), 9) for name, mixture in MIXTURES.items()} == dict.fromkeys(MIXTURES, 1.0)
+    assert {name: sum(mixture.values()) for name, mixture in MIXTURES.items()} == pytest.approx(dict.fromkeys(MIXTURES, 1.0), abs=0.005)
