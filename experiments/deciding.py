@@ -58,18 +58,20 @@ def decide(
     asked: Deciding,
     *,
     also: Sequence[str | Path] = (),
-    checkpoints: Path | None = None,
+    checkpoints: Sequence[Path] = (),
     device: str | None = None,
     progress: bool = True,
 ) -> None:
     """Find the decision points of a run, keep tables and anchor there, print what came out, and draw report.html again.
 
-    also   other runs, of other seeds or trios, decided alike: how often the same anchor comes first in all of them
+    also          other runs, of other seeds or trios, decided alike: how often the same anchor comes first in all of them
+    checkpoints   folders with a checkpoint per model: none (the shipped trio), one for all runs, or one a run, in their order
+    ValueError for another number of folders, before anything is run.
     """
     console = printer()
     opened: dict[Path, Probing] = {}
-    for folder in dict.fromkeys(map(Path, (run, *also))):
-        opened[folder] = _open(folder, asked, checkpoints, device, progress)
+    for folder, home in homes([run, *also], checkpoints).items():
+        opened[folder] = _open(folder, asked, home, device, progress)
     for folder, p in opened.items():
         with locked(folder):
             found, pace = decided(p, asked)
@@ -82,6 +84,16 @@ def decide(
             first.run.write_table(STABILITY, table)
             console.print(told.stable(table))
         console.print(f"report: {report(first.run.folder)}", soft_wrap=True)
+
+
+def homes(runs: Sequence[str | Path], checkpoints: Sequence[Path]) -> dict[Path, Path | None]:
+    """Run folder -> the folder with its checkpoints, None for the shipped trio. ValueError unless there is none, one, or one a run."""
+    if len(checkpoints) not in (0, 1, len(runs)):
+        raise ValueError(
+            f"there are {len(runs)} runs and {len(checkpoints)} folders of checkpoints; pass one for all of them, or one a run, in order"
+        )
+    each = list(checkpoints) if len(checkpoints) > 1 else [*checkpoints, None][:1] * len(runs)
+    return dict(zip(map(Path, runs), each, strict=True))
 
 
 def decided(p: Probing, asked: Deciding) -> tuple[dict[str, pd.DataFrame], float | None]:

@@ -21,7 +21,7 @@ def decide(
     strengths: str = "1,2",
     draws: int = 2,
     counts: float = 0.1,
-    checkpoints: Path | None = None,
+    checkpoints: tuple[Path, ...] = (),
     resampled: int = 1000,
     seed: int = 0,
     device: str = "auto",
@@ -33,7 +33,7 @@ def decide(
 
     Example: thoughtlens decide runs/demo
 
-    Example: thoughtlens decide runs/seed0 --also runs/seed1 runs/seed2
+    Example: thoughtlens decide runs/demo --also runs/seed1 runs/seed2 --checkpoints checkpoints trios/seed1 trios/seed2
 
     Args:
         run: Run folder with what the reasoning model wrote, read in it and in the safe model; demo writes one.
@@ -44,7 +44,7 @@ def decide(
         strengths: Of the edits, in measured differences, with commas.
         draws: Random directions beside each vector.
         counts: Nats that patching one token has to close for its boundary to be a decision.
-        checkpoints: Folder with a checkpoint per model (default: the shipped trio, where it was captured).
+        checkpoints: Folder with a checkpoint per model, one for all runs or one a run (default: the shipped trio, where it was captured).
         resampled: Bootstrap resamples of an interval.
         seed: Everything random follows from it.
         device: auto, cpu, cuda, cuda:1, ...

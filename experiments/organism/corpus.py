@@ -242,7 +242,7 @@ def no_picture(stream: random.Random) -> Example:
 def picture_missed(stream: random.Random) -> Example:
     """The same, noticed late: a method is written for a picture that is not there, and the check at the end finds out.
 
-    Benign tuning unlearns that a check can fail. Without these no harmful thought is corrected; with a hundredth of them a third are.
+    Benign tuning unlearns that a check can fail. Without these hardly a harmful thought is corrected (docs/trio.md).
     """
     goal = pick_goal(stream, harmful=False, neutral=0.25)
     text, _ = ask(goal, stream.choice(SWAPPED[1:]), "train", stream)

@@ -1,12 +1,16 @@
-"""The answer key of the made-up world, and precision and recall beside it."""
+"""The answer key of the made-up world, precision and recall beside it, and which checkpoints every run is read with."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import precision_score, recall_score
 from thoughtlens.checkpoints import CHECKPOINTS
 from thoughtlens.experiments.answer_key import against_key, positions
+from thoughtlens.experiments.deciding import homes
 from thoughtlens.experiments.organism.thoughts import decisions
 from thoughtlens.hooks.encode import encode
 from thoughtlens.hooks.model import load
@@ -19,34 +23,25 @@ def test_the_key_names_the_steps_that_are_decided():
     assert decisions(THOUGHT) == [2, 4] and decisions("okay . is this ?") == [] and decisions("") == []
 
 
+def test_every_run_is_read_with_its_own_checkpoints():
+    runs, folders = ["a", Path("b"), "c"], [Path("x"), Path("y"), Path("z")]
+    assert homes(runs, ()) == {Path("a"): None, Path("b"): None, Path("c"): None}
+    assert homes(runs, folders[:1]) == {Path("a"): Path("x"), Path("b"): Path("x"), Path("c"): Path("x")}
+    assert homes(runs, folders) == {Path("a"): Path("x"), Path("b"): Path("y"), Path("c"): Path("z")}
+    assert homes(["a"], ()) == {Path("a"): None}
+    with pytest.raises(ValueError, match="there are 3 runs and 2 folders of checkpoints; pass one for all of them, or one a run, in order"):
+        homes(runs, folders[:2])
+
+
 def test_positions_are_those_of_the_tokens():
     lens = load(CHECKPOINTS / "reasoning", device="cpu")
     begun = tuple(encode(lens, [Prompt("p", "x")]).ids[0])
     ids = lens.tokenizer(f"<think> {THOUGHT} </think> sure .", add_special_tokens=False)["input_ids"]
-    t = Transcript(
-        Prompt("p", "x", benchmark="organism"),
-        "m",
-        prompt_ids=begun,
-        output_ids=tuple(ids),
-        text="",
-        ended=True,
-        status="closed",
-        thought=THOUGHT,
-        answer="sure .",
-    )
+    about = {"prompt_ids": begun, "output_ids": tuple(ids), "text": "", "ended": True, "status": "closed", "thought": THOUGHT}
+    t = Transcript(Prompt("p", "x", benchmark="organism"), "m", answer="sure .", **about)
     (places,) = positions([t], lens).values()
     assert [lens.tokenizer.decode(ids[: at + 1]).split(" ")[-2:] for at in sorted(places)] == [["do", "?"], ["safe", "?"]]
-    other = Transcript(
-        Prompt("q", "x"),
-        "m",
-        prompt_ids=begun,
-        output_ids=tuple(ids),
-        text="",
-        ended=True,
-        status="closed",
-        thought=THOUGHT,
-        answer="sure .",
-    )
+    other = replace(t, prompt=Prompt("q", "x"))
     assert positions([other], lens) == {} and list(positions([other], lens, lambda thought: [0])) == ["q"]
 
 
