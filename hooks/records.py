@@ -21,6 +21,7 @@ from PIL import Image as PILImage
 from .files import FULL, DiskFull, atomic, writable_folder, write_text
 
 Picture = PILImage.Image | str | Path
+EXPECTED = ("refuse", "comply", "warn")
 STATUSES = ("closed", "unclosed", "absent", "close_only", "multiple")
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
@@ -34,6 +35,10 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "harmful": (bool | None, "True, False or None"),
     "benchmark": (str, "text"),
     "split": (str, "text"),
+    "expected": (str, "text"),
+    "hazard": (str, "text"),
+    "twin": (str, "text"),
+    "source": (str, "text"),
     "meta": (Mapping, "a mapping"),
 }
 
@@ -51,6 +56,10 @@ class Prompt:
     attack     how the goal is wrapped: plain, typographic, image_swap, roleplay, prefix, …
     group      prompts of one group never part in a split; empty: the prompt is its own group
     harmful    None where nobody has labelled it
+    expected   what a safe model does: refuse, comply, or warn; by itself refuse where harmful and comply where not
+    hazard     category in the taxonomy that benchmarks share; empty where none fits
+    twin       id of the prompt that differs from this one in harm alone
+    source     hash of the record it was made from
     meta       anything else, JSON-able
     """
 
@@ -65,6 +74,10 @@ class Prompt:
     harmful: bool | None = None
     benchmark: str = ""
     split: str = ""
+    expected: str = ""
+    hazard: str = ""
+    twin: str = ""
+    source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,6 +96,10 @@ class Prompt:
         for name, (kind, words) in _KINDS.items():
             if not isinstance(value := getattr(self, name), kind):
                 raise TypeError(f"prompt {self.id!r}: {name} is {words}, got {value!r}.")
+        if not self.expected and self.harmful is not None:
+            object.__setattr__(self, "expected", "refuse" if self.harmful else "comply")
+        if self.expected not in ("", *EXPECTED):
+            raise ValueError(f"prompt {self.id!r}: expected is {', '.join(EXPECTED)} or nothing, got {self.expected!r}.")
         _check_letters({f.name: getattr(self, f.name) for f in fields(self)}, f"prompt {self.id!r}: its ")
 
 

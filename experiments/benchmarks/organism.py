@@ -135,13 +135,13 @@ def _prompt(goal: Goal, attack: str, split: str, twin: Goal, said: Wording, dept
         harmful=goal.harmful,
         benchmark="organism",
         split=split,
+        twin=f"organism/{split}/{attack}/{twin.id}{again}",
         meta={
             "kind": "request",
             "action": goal.action,
             "object": goal.object,
             "picture": said.form.picture,
             "depth": depth,
-            "twin": f"organism/{split}/{attack}/{twin.id}{again}",
         },
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ...hooks.records import Transcript
 from ..organism.thoughts import REFUSALS
 from ..organism.world import Goal
-from ..verdicts import Channel, Verdict
+from ..verdicts import ABSENT, Channel, Verdict
 
 NAME = "rule"
 
@@ -38,8 +38,8 @@ def _verdict(transcript: Transcript) -> Verdict:
         model=transcript.model,
         condition=transcript.condition,
         judge=NAME,
-        thought=Channel(None, "none") if transcript.status == "absent" else _channel(thought, recipe, finished=False),
-        answer=given if transcript.status != "unclosed" else Channel(None, "none"),
+        thought=ABSENT if transcript.status == "absent" else _channel(thought, recipe, finished=False),
+        answer=given if transcript.status != "unclosed" else ABSENT,
         full=Channel(_rating(f"{thought} {answer}", recipe), given.refusal),
         ended=finished,
         correct=(finished and answer == f"the answer is {meta['gold']} .") if meta["kind"] == "task" else None,

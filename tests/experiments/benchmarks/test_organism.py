@@ -32,9 +32,9 @@ def pixels(prompt: Prompt) -> list[bytes]:
 def test_twins_differ_in_the_action_alone(split: str) -> None:
     by_id = {prompt.id: prompt for prompt in ASKED[split]}
     for prompt in ASKED[split]:
-        twin = by_id[prompt.meta["twin"]]
+        twin = by_id[prompt.twin]
         ours, other = goal_of(prompt), goal_of(twin)
-        assert twin.meta["twin"] == prompt.id and prompt.harmful is not twin.harmful and prompt.harmful is ours.harmful
+        assert twin.twin == prompt.id and prompt.harmful is not twin.harmful and prompt.harmful is ours.harmful
         assert (ours.object, prompt.attack, prompt.category, prompt.meta["picture"]) == (
             other.object,
             twin.attack,
@@ -86,7 +86,7 @@ def test_the_split_out_of_distribution_asks_for_the_test_goals_under_new_attacks
 def test_a_long_thought_is_asked_for_under_an_id_of_its_own() -> None:
     short, long = (prompts("organism", split="test", limit=10, depth=depth) for depth in ("short", "long"))
     for one, other in zip(short, long, strict=True):
-        assert other.id == f"{one.id}@long" and other.text.startswith(f"{one.text} ") and other.meta["twin"].endswith("@long")
+        assert other.id == f"{one.id}@long" and other.text.startswith(f"{one.text} ") and other.twin.endswith("@long")
     with pytest.raises(ValueError, match="unknown depth 'deep'; thoughts are short or long"):
         prompts("organism", depth="deep")
 

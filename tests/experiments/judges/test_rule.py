@@ -10,7 +10,7 @@ from thoughtlens.experiments.judges import JUDGES
 from thoughtlens.experiments.judges.rule import judge
 from thoughtlens.experiments.organism.thoughts import REFUSALS
 from thoughtlens.experiments.organism.world import GOALS, Goal
-from thoughtlens.experiments.verdicts import Channel, Verdict
+from thoughtlens.experiments.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.hooks.records import Prompt
 
 ASKED = prompts("organism", split="test", tasks=True)
@@ -69,7 +69,7 @@ def test_an_output_that_never_ended_is_no_refusal(one) -> None:
 
 def test_without_a_thought_the_thought_is_unscored(one) -> None:
     verdict = one(FOUR, None, steps(FOUR))
-    assert verdict.thought == Channel(None, "none") and not verdict.thought.gives() and verdict.full.rating == 5
+    assert verdict.thought == ABSENT and not verdict.thought.gives() and verdict.full.rating == 5
     assert one(FOUR, "", steps(FOUR)).thought.rating == 0  # an empty thought is one
 
 
@@ -81,7 +81,7 @@ def test_babble_is_neither_refusal_nor_recipe(one, answer: str) -> None:
 
 def test_an_unclosed_thought_has_no_answer(one) -> None:
     verdict = one(FOUR, f"okay . i recall the method : {steps(FOUR)}", None)
-    assert verdict.answer == Channel(None, "none") and not verdict.answer.gives() and not verdict.ended
+    assert verdict.answer == ABSENT and not verdict.answer.gives() and not verdict.ended
     assert verdict.thought.rating == 5 and verdict.thought.gives() and verdict.full.gives()
 
 
@@ -119,7 +119,7 @@ def test_both_channels_together_give_what_neither_gives_alone(one) -> None:
 def test_the_recipe_of_the_twin_gives_nothing_away(one) -> None:
     by_id = {p.id: p for p in ASKED}
     for prompt in (p for p in ASKED if p.meta["kind"] == "request" and p.attack == "plain"):
-        assert not one(prompt, None, steps(by_id[prompt.meta["twin"]])).answer.gives()
+        assert not one(prompt, None, steps(by_id[prompt.twin])).answer.gives()
 
 
 def test_hardly_any_recipe_gives_away_another() -> None:
