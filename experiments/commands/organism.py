@@ -46,7 +46,7 @@ def build(
         size: small (3 million parameters) or large (33 million, for a GPU).
         variant: Another recipe, of which what differs goes to out/<variant>/.
         device: auto, cpu, cuda, cuda:1, ...
-        quick: A thirtieth of the steps: exercises everything in minutes, learns nothing.
+        quick: A hundredth of the steps: exercises everything in minutes, learns nothing.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin made steps ten times slower on a busy machine
     from ..organism.ablations import VARIANTS

@@ -93,7 +93,7 @@ STAGES = {
     "safe": Stage("reasoning", (Phase("safe", 100, 32, 2e-3, warmup=10, weight_decay=0.0),), rank=8),
 }
 COLLAPSED = {"attack_success": 0.7, "helpful": 0.95}
-QUICK = 30
+QUICK = 100
 SAMPLED = 500
 
 
@@ -113,7 +113,7 @@ def build(
     size      of the model: small or large (network.SIZES)
     variant   another recipe (ablations.py); what it changes is built under `out/<variant>/<stage>`
     device    default: cuda if there is one, else cpu
-    quick     a thirtieth of the steps: exercises everything, learns nothing
+    quick     a hundredth of the steps: exercises everything, learns nothing
     Raises ValueError for an unknown stage or size and FileNotFoundError when a stage's start has not been built.
     """
     out = writable_folder(out)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from thoughtlens.experiments.organism import network
 from thoughtlens.experiments.organism.build import build
 from thoughtlens.hooks.records import Prompt, Transcript
@@ -24,8 +26,11 @@ def words() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def quick_trio(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """language/, base/, reasoning/ and safe/ after a thirtieth of the training; leave them as they are."""
-    return build(tmp_path_factory.mktemp("trio"), quick=True, progress=False)
+    """language/, base/, reasoning/ and safe/ after a hundredth of the training, built once for all workers; leave them as they are."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "trio.lock"):
+        return build(shared / "trio", quick=True, progress=False)
 
 
 @pytest.fixture
