@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from .files import FULL, DiskFull, atomic, writable_folder, write_text
 Picture = PILImage.Image | str | Path
 EXPECTED = ("refuse", "comply", "warn")
 STATUSES = ("closed", "unclosed", "absent", "close_only", "multiple")
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
@@ -373,7 +375,7 @@ def _check_letters(row: Mapping[str, Any], whose: str = "") -> None:
 def _halved(value: Any) -> bool:
     """Whether a text, or one anywhere inside a list or mapping, holds half a surrogate pair."""
     if isinstance(value, str | Path):
-        return any("\ud800" <= letter <= "\udfff" for letter in str(value))
+        return HALVES.search(str(value)) is not None
     if isinstance(value, Mapping):
         return any(_halved(key) or _halved(one) for key, one in value.items())
     return isinstance(value, list | tuple) and any(map(_halved, value))

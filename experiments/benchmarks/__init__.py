@@ -8,13 +8,64 @@ from types import MappingProxyType
 from typing import Any
 
 from ...hooks.records import Prompt
-from . import figstep, jsonl, organism
+from . import (
+    advbench,
+    beavertails_v,
+    figstep,
+    hades,
+    harmbench,
+    jailbreakbench,
+    jailbreakv,
+    jsonl,
+    mathvista,
+    mis,
+    mm_safetybench,
+    mmvet,
+    mossbench,
+    mssbench,
+    or_bench,
+    organism,
+    pope,
+    redteam2k,
+    salad,
+    siuo,
+    spa_vl,
+    strongreject,
+    vlguard,
+    vlsbench,
+    xstest,
+)
 from .benchmark import Benchmark, BenchmarkProblem, Root, load
 from .choosing import choose
 
 log = logging.getLogger(__name__)
 
-PUBLISHED: Mapping[str, Benchmark] = MappingProxyType({module.BENCHMARK.name: module.BENCHMARK for module in (figstep,)})
+_PUBLISHED = (
+    figstep,
+    mm_safetybench,
+    jailbreakv,
+    redteam2k,
+    hades,
+    mossbench,
+    xstest,
+    pope,
+    salad,
+    siuo,
+    mssbench,
+    vlguard,
+    vlsbench,
+    spa_vl,
+    beavertails_v,
+    mis,
+    or_bench,
+    advbench,
+    harmbench,
+    jailbreakbench,
+    strongreject,
+    mathvista,
+    mmvet,
+)
+PUBLISHED: Mapping[str, Benchmark] = MappingProxyType({module.BENCHMARK.name: module.BENCHMARK for module in _PUBLISHED})
 OWN: Mapping[str, Callable[..., list[Prompt]]] = MappingProxyType({"organism": organism.load, "jsonl": jsonl.load})
 BENCHMARKS = (*OWN, *PUBLISHED)
 

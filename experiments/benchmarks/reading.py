@@ -1,23 +1,26 @@
 """Rows out of published files: CSV, JSON, JSON lines (also where they are called .json), Parquet, and Arrow as `datasets` saves it.
 
 Text is UTF-8, with or without a byte order mark, with any line ends. What is text in the file stays text: "007" and "None" are no numbers.
+Rows of Parquet and Arrow come a few at a time, so that of a large file with pictures only the rows that are wanted stay in memory.
 """
 
 from __future__ import annotations
 
+import csv
 import fnmatch
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
 Row = Mapping[str, Any]
-LARGEST = 2**31  # bytes of one file that are read at once
+LARGEST = 2**31 - 1  # bytes of one file of text that are read at once
+BATCH = 64  # rows of Parquet at a time
 
 
 class Unreadable(ValueError):
@@ -37,42 +40,77 @@ def files_of(root: Path, pattern: str) -> list[Path]:
     return []
 
 
-def read_rows(file: Path, root: Path) -> list[Row]:
+def homes(root: Path) -> list[Path]:
+    """Where what belongs to a root lies: below it; of a root that is a file, beside it and in the two folders above.
+
+    Published trees have questions in one folder and pictures in another: data/question/, data/images/.
+    """
+    return [root] if not root.is_file() else [root.parent, *root.absolute().parent.parents[:2]]
+
+
+def files_near(root: Path, pattern: str) -> list[tuple[Path, Path]]:
+    """The files that a pattern matches below a root; of a root that is a file, in its homes. Each with the home it was found in."""
+    if not root.is_file():
+        return [(file, root) for file in files_of(root, pattern)]
+    return next((found for home in homes(root) if (found := [(file, home) for file in sorted(home.glob(pattern))])), [])
+
+
+def read_rows(file: Path, root: Path) -> Iterator[Row]:
     """All rows of a file, as numbered() tells. Unreadable names the file and what is wrong with it."""
     name = file.name if root.is_file() else file.relative_to(root).as_posix()
-    if (size := file.stat().st_size) > LARGEST:
-        raise Unreadable(f"{file} has {size:,} bytes, more than the {LARGEST:,} that are read at once. Split it.")
     try:
-        return numbered(_READERS.get(file.suffix.lower(), _json)(file), name)
-    except (ValueError, OSError, pyarrow.ArrowException) as problem:
+        yield from numbered(_READERS.get(file.suffix.lower(), _json)(file), name, file.absolute().parent.name)
+    except (ValueError, OSError, csv.Error, pyarrow.ArrowException) as problem:
         raise Unreadable(f"{file} cannot be read: {problem}. Copy or download it again.") from problem
 
 
-def numbered(rows: Iterable[Row], name: str) -> list[Row]:
+def numbered(rows: Iterable[Row], name: str, folder: str = "") -> Iterator[Row]:
     """Rows with where they stand: `_file`, `_stem`, `_folder`, `_number` from 1, and an empty `_key` unless they have one."""
-    place = Path(name)
-    where = {"_file": name, "_stem": place.stem, "_folder": place.parent.name, "_key": ""}
-    return [{**where, **row, "_number": number} for number, row in enumerate(rows, 1)]
+    where = {"_file": name, "_stem": Path(name).stem, "_folder": folder, "_key": ""}
+    for number, row in enumerate(rows, 1):
+        yield {**where, **row, "_number": number}
 
 
-def _csv(file: Path) -> list[Row]:
-    separator = "\t" if file.suffix == ".tsv" else ","
-    table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=False)
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+def _text(file: Path) -> str:
+    if (size := file.stat().st_size) > LARGEST:
+        raise ValueError(f"it has {size:,} bytes, more than the {LARGEST:,} that are read at once; split it")
+    return file.read_bytes().decode("utf-8-sig")
 
 
-def _json(file: Path) -> list[Row]:
-    text = file.read_text(encoding="utf-8-sig")
+def _csv(file: Path) -> Iterator[Row]:
+    csv.field_size_limit(LARGEST)  # jailbreaks are long; Python allows cells of 131,072 letters
+    table = csv.reader(io.StringIO(_text(file), newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+    names = [name or f"column {place}" for place, name in enumerate(next(table, []), 1)]
+    for cells in filter(None, table):
+        if len(names) == 1:  # nothing is separated: a comma belongs to the text
+            cells = [",".join(cells)]
+        if len(cells) != len(names):
+            raise ValueError(f"the row that ends in line {table.line_num} has {len(cells)} cells, the head {len(names)}")
+        yield dict(zip(names, cells, strict=True))
+
+
+def _json(file: Path) -> Iterator[Row]:
+    text = _text(file)
     try:
-        return list(_records(json.loads(text)))
+        yield from _records(json.loads(text))
     except json.JSONDecodeError as problem:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        if len(lines) < 2:
+        if "\n{" not in text:
             raise
-        try:
-            return list(_records([json.loads(line) for _, line in lines]))
-        except json.JSONDecodeError:
-            raise problem from None
+        yield from _lines(text, problem)
+
+
+def _jsonl(file: Path) -> Iterator[Row]:
+    yield from _lines(_text(file), None)
+
+
+def _lines(text: str, problem: json.JSONDecodeError | None) -> Iterator[Row]:
+    """JSON lines; `problem` is what is wrong with the text as one JSON value, told where not even its first line is one."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield _object(json.loads(line))
+            except json.JSONDecodeError as of_line:
+                raise problem if problem and number == 1 else ValueError(f"line {number}: {of_line}") from None
 
 
 def _records(whole: Any) -> Iterator[Row]:
@@ -93,13 +131,16 @@ def _object(row: Any) -> dict[str, Any]:
     return row
 
 
-def _parquet(file: Path) -> list[Row]:
-    return pyarrow.parquet.read_table(file).to_pylist()
+def _parquet(file: Path) -> Iterator[Row]:
+    with pyarrow.parquet.ParquetFile(file) as table:
+        for batch in table.iter_batches(BATCH):
+            yield from batch.to_pylist()
 
 
-def _arrow(file: Path) -> list[Row]:
+def _arrow(file: Path) -> Iterator[Row]:
     with pyarrow.memory_map(str(file)) as source:
-        return pyarrow.ipc.open_stream(source).read_all().to_pylist()
+        for batch in pyarrow.ipc.open_stream(source):
+            yield from batch.to_pylist()
 
 
-_READERS = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".arrow": _arrow}
+_READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".arrow": _arrow}
