@@ -40,7 +40,7 @@ from ..hooks.records import (
 from ..hooks.select import Select
 from ..hooks.spans import parse_span
 from ..hooks.store import Store, open_store
-from .benchmarks import BENCHMARKS
+from .benchmarks.spec import is_benchmark
 from .progress import Track, track
 from .prompting import OnError, Work, in_files, pictures_of, read, refuse, source_of, usable, write
 from .run import Run, open_run
@@ -180,7 +180,7 @@ def settings(asked: Asked, lens: LensModel, prompts: Sequence[Prompt]) -> dict[s
         "template": dict(lens.template),
         "device": str(lens.device),
         "dtype": str(lens.dtype),
-        "prompts": source if source in BENCHMARKS else sha256_of(source),
+        "prompts": source if is_benchmark(source) else sha256_of(source),
         "transcripts": sha256_of(asked.transcripts) if asked.transcripts else None,
         "split": asked.split,
         "limit": asked.limit,

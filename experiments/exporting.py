@@ -26,12 +26,11 @@ from ..hooks.export.exporting import Draft, Exported, export
 from ..hooks.export.usage import limits, usage
 from ..hooks.generate import generate
 from ..hooks.model import LensModel, load
-from ..hooks.records import Prompt, Transcript, read_prompts
+from ..hooks.records import Prompt, Transcript
 from ..hooks.steer import steer
 from ..hooks.vector import Vector
-from .benchmarks import BENCHMARKS
-from .benchmarks import prompts as load_prompts
 from .judges import JUDGES
+from .prompting import prompts_from
 from .score import rate, rates
 
 METRICS = ("attack_success", "refusal", "over_refusal", "helpful", "truncated")
@@ -247,12 +246,7 @@ def export_command(
 
 
 def _prompts(source: str, split: str | None, limit: int | None) -> list[Prompt]:
-    if source in BENCHMARKS:
-        found = load_prompts(source, split=split or "test")
-    elif Path(source).is_file():
-        found = [prompt for prompt in read_prompts(source) if split in (None, prompt.split)]
-    else:
-        raise FileNotFoundError(f"there is no file of prompts {source}, and no benchmark of that name; known are {', '.join(BENCHMARKS)}")
+    found = [prompt for prompt in prompts_from(source, split) if split in (None, prompt.split)]
     if not found or (limit is not None and limit < 1):
         raise ValueError(f"{source} has no prompt of the split {split!r}, or limit={limit} leaves none. Ask for at least one.")
     return found[:limit]

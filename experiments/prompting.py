@@ -29,6 +29,7 @@ from ..hooks.records import (
 )
 from .benchmarks import BENCHMARKS
 from .benchmarks import prompts as load_prompts
+from .benchmarks.spec import asked_for, is_benchmark
 from .progress import Advance
 
 OnError = Literal["raise", "skip"]
@@ -74,12 +75,7 @@ class Work:
 def read(asked: Source) -> Work:
     """The prompts asked for, as far as their lines can be read."""
     source, skipped = source_of(asked), list[Skipped]()
-    if source in BENCHMARKS:
-        prompts = load_prompts(source, split=asked.split or "test")
-    elif Path(source).is_file():
-        prompts = read_prompts(source, skipped=skipped)
-    else:
-        raise FileNotFoundError(f"there is no file of prompts {source}, and no benchmark of that name; known are {', '.join(BENCHMARKS)}")
+    prompts = prompts_from(source, asked.split, skipped)
     given: dict[str, Transcript] = {}
     if asked.transcripts:
         given = {t.id: t for t in read_transcripts(asked.transcripts, prompts, skipped=skipped)}
@@ -94,6 +90,20 @@ def read(asked: Source) -> Work:
         chosen = range(asked.limit) if asked.seed is None else sorted(random.Random(asked.seed).sample(range(len(prompts)), asked.limit))
         prompts = [prompts[i] for i in chosen]
     return Work(prompts, given, skipped)
+
+
+def prompts_from(source: str, split: str | None, skipped: list[Skipped] | None = None) -> list[Prompt]:
+    """The prompts of a file, or of a benchmark as spec.py names it: of the made-up world those of a split, without its tasks.
+
+    skipped   notes lines of a file that are no prompts; without it they are an error
+    """
+    if source == "organism":
+        return load_prompts(source, split=split or "test")
+    if Path(source).is_file():
+        return read_prompts(source, skipped=skipped)
+    if not is_benchmark(source):
+        raise FileNotFoundError(f"there is no file of prompts {source}, and no benchmark of that name; known are {', '.join(BENCHMARKS)}")
+    return asked_for([source])
 
 
 def source_of(asked: Source) -> str:

@@ -39,7 +39,7 @@ def capture(
 
     Args:
         model: Folder of a checkpoint, or hub id.
-        prompts: A benchmark (organism) or a .jsonl file of prompts (default: those of the transcripts given, else organism).
+        prompts: A benchmark, NAME[@VARIANT][=FOLDER], or a .jsonl file (default: prompts of the transcripts given, else organism).
         sites: Names such as resid_post (every layer) or mlp_out.3, with commas.
         spans: Tokens to read, with commas: last_prompt, thought, thought[:16], thought@0.5, step_end[0], ...
         pool: How the tokens of a span become one vector; every keeps them apart.

@@ -105,7 +105,7 @@ def steer(
         modes: Thought modes, with commas: regenerated, fixed, none, released, replayed.
         answer_spans: Where it acts in fixed and none, in which no thought is written under steering.
         foreign: Use the vector although it was made for another model.
-        prompts: A benchmark (organism) or a .jsonl file of prompts.
+        prompts: A benchmark, NAME[@VARIANT][=FOLDER] (organism, figstep=DIR, ...), or a .jsonl file of prompts.
         split: Only prompts of this split (default: test of a benchmark, all of a file).
         limit: At most so many prompts.
         seed: Draw them at random with this seed, instead of taking the first ones.

@@ -131,7 +131,7 @@ def test_nothing_is_left_of_an_export_that_was_not_measured(tmp_path: Path, monk
 def test_unlabelled_prompts_have_no_rates_of_refusal(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    prompts = [replace(prompt, harmful=None) for prompt in tiny_prompts(3)]
+    prompts = [replace(prompt, harmful=None, expected="") for prompt in tiny_prompts(3)]
     done = export_measured(tiny_lens(), edit(), "vllm-lens", tmp_path / "out", prompts, judge="odd", max_new_tokens=4)
     assert set(done.table.metric) == {"truncated", "same_as_hooked"}
     assert "Prompts: 3 in all" in (tmp_path / "out" / "README.md").read_text()

@@ -50,7 +50,14 @@ def test_a_byte_order_mark_crlf_and_blank_lines_do_no_harm(tmp_path: Path) -> No
 
 
 def test_every_line_that_is_no_answer_is_named_at_once(tmp_path: Path) -> None:
-    rows = [{"id": "p0", "text": "so"}, {"id": "p0", "text": "again"}, {"id": "p9", "text": "so"}, {"text": "so"}, {"id": "p1"}, ["p1", "so"]]
+    rows = [
+        {"id": "p0", "text": "so"},
+        {"id": "p0", "text": "again"},
+        {"id": "p9", "text": "so"},
+        {"text": "so"},
+        {"id": "p1"},
+        ["p1", "so"],
+    ]
     file = written(tmp_path / "a.jsonl", *rows, {"id": "p2", "text": "so", "ended": "yes"})
     with file.open("a") as more:
         more.write("no json\n")
