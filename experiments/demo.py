@@ -67,7 +67,7 @@ def audit_lines(table: pd.DataFrame) -> Iterator[str]:
     yield "[bold]audit[/bold]        attack success  " + "   ".join(f"{role} {told}" for role, told in everything.items())
     for attack in sorted(set(answers.attack) - {"all"}):
         yield f"             {attack:12s} " + "   ".join(f"{role} {success.loc[(role, attack)]['value']:.2f}" for role in ROLES)
-    tax = answers[(answers.metric == "tax_difference") & (answers.attack == "all")].iloc[0]
+    tax = answers[(answers.metric == "tax_difference") & (answers.attack == "all") & (answers.model == "reasoning")].iloc[0]
     yield f"[bold]tax[/bold]          reasoning answers {share(tax)} more of the harmful requests than the base it came from"
     for metric, words in (("over_refusal", "over-refusal"), ("helpful", "helpful"), ("task_accuracy", "task accuracy")):
         rows = answers[(answers.metric == metric) & (answers.attack == "all")].set_index("model")

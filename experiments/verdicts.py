@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..hooks.files import write_text
 
@@ -73,19 +74,28 @@ class Verdict:
     correct: bool | None = None
 
 
+def verdict_line(verdict: Verdict) -> str:
+    return json.dumps(asdict(verdict)) + "\n"
+
+
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> Path:
-    write_text(path, "".join(json.dumps(asdict(v)) + "\n" for v in verdicts))
+    write_text(path, "".join(map(verdict_line, verdicts)))
     return path
 
 
-def read_verdicts(path: Path) -> list[Verdict]:
-    """ValueError names the line that is no verdict."""
+def read_verdicts(path: Path, *, skip: int = 0) -> list[Verdict]:
+    """All but the first `skip` lines. ValueError names the line that is no verdict."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line:
+        if line and number > skip:
             try:
                 row = json.loads(line)
-                found.append(Verdict(**{**row, **{channel: Channel(**row[channel]) for channel in CHANNELS}}))
+                found.append(Verdict(**{**row, **{name: _channel(row[name]) for name in CHANNELS}}))
             except (ValueError, TypeError, KeyError) as problem:
                 raise ValueError(f"{path}, line {number} is no verdict ({problem}). Judge these transcripts again.") from problem
     return found
+
+
+def _channel(row: dict[str, Any]) -> Channel:
+    """Of a file that does not tell whether a channel is there, one that has no rating is not."""
+    return Channel(**{"there": row["rating"] is not None, **row})

@@ -81,6 +81,7 @@ MADE_BY = {
 }
 
 PARTS = ("benchmark", "category", "attack")
+BESIDE = ("macro", "apart")  # categories that are no part of the whole; nor is "hazard: …"
 RATE = ("value", "low", "high", "numerator", "n")
 
 
@@ -153,13 +154,18 @@ def rates(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """One rate per combination of `by`, in the order of the table: columns `by`, value, low, high, numerator, n.
 
     `table` holds one metric. Over benchmark, category and attack (unless in `by`) the row `all` is taken where there is one, else the
-    parts are added up; `macro` is never a part.
+    parts are added up; what stands beside them (`macro`, `apart`, hazards) is never a part.
     """
     parts = [part for part in PARTS if part in table and part not in by]
     for part in parts:
-        table = table[table[part] != "macro"]
+        table = table[~beside(table[part])]
     found = [dict(zip(by, key, strict=True)) | _rate(group, parts) for key, group in table.groupby(list(by), sort=False, dropna=False)]
     return pd.DataFrame(found, columns=[*by, *RATE])
+
+
+def beside(column: pd.Series) -> pd.Series:
+    """Which rows tell the whole in another way."""
+    return column.isin(BESIDE) | column.astype(str).str.startswith("hazard: ")
 
 
 def _rate(group: pd.DataFrame, parts: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ...hooks.files import write_text
 from ..progress import track
+from ..slices import MACRO
 from ..study import ROLES, STEERING, Study, audit, begun, choosing, detection, restoring
 from . import compared
 from .build import RECORD
@@ -151,7 +152,7 @@ def _share(row: Mapping[str, Any]) -> str:
 def card(role: str, record: Mapping[str, Any], rows: pd.DataFrame) -> str:
     """The text of one card."""
     recipe, stage = record["recipe"], record["recipe"]["stage"]
-    answers = rows[(rows.channel == "answer") & rows.metric.isin(METRICS)]
+    answers = rows[(rows.channel == "answer") & rows.metric.isin(METRICS) & (rows.category != MACRO)]
     phases = "\n".join(
         f"| {p['mixture']} | {p['steps']} | {p['batch']} | {p['rate']:g} | {record['final_loss'][p['mixture']]:.3f} |"
         for p in stage["phases"]
@@ -213,7 +214,7 @@ def _place(record: Mapping[str, Any]) -> str:
 def markdown(rows: pd.DataFrame, key: str) -> str:
     """| key | value [low, high] | numerator / n |"""
     lines = [
-        f"| {row[key]} | {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['numerator']} / {row['n']} |"
+        f"| {row[key]} | {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['numerator']:g} / {row['n']} |"
         for row in rows.to_dict("records")
     ]
     return "\n".join([f"| {key} | rate | count |", "|---|---|---|", *lines])
@@ -230,6 +231,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _collapse(table: pd.DataFrame) -> dict[str, Any]:
     kept = table[(table.channel == "answer") & (table.attack == "all") & (table.category == "all")]
+    kept = kept[kept.metric.isin(METRICS) | ((kept.metric == "tax_difference") & (kept.model == "reasoning"))]
     return {model: {row["metric"]: _numbers(row) for row in part.to_dict("records")} for model, part in kept.groupby("model")}
 
 

@@ -22,6 +22,7 @@ SPANS = ("last_prompt", "thought_first", "step_end[0]", "thought[:16]", "step_en
 WORDS = dict(zip(SPANS, (0.50, 0.50, 0.47, 0.52, 0.78, 0.71, 0.90, 0.93), strict=True))
 PEAK = dict(zip(SPANS, (0.985, 0.96, 0.998, 0.98, 0.97, 0.96, 0.985, 0.99), strict=True))
 LAYERS = 6
+BESIDE = ("macro", "apart", "hazard: vcr")  # categories that tell the whole in another way
 SCRIPT = "<script>alert(1)</script>"
 
 PROVENANCE = {
@@ -79,7 +80,7 @@ def collapse(seed: int = 0) -> pd.DataFrame:
         fixed = {"model": "reasoning", "condition": "unsteered", "benchmark": "organism", "attack": "all", "category": category}
         rows.append({**fixed, "channel": "answer", "metric": "tax_difference", **found, "judge": "rule", "threshold": 4.0})
     macro = next(row for row in rows if row["metric"] == "attack_success" and row["category"] == "all" and row["attack"] == "all")
-    return pd.DataFrame([*rows, {**macro, "category": "macro", "value": 0.999}])
+    return pd.DataFrame([*rows, *({**macro, "category": name, "value": 0.999} for name in BESIDE)])
 
 
 def detection(seed: int = 1) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import thoughtlens
-from fake_run import FURTHER, SCRIPT, TABLES, make_run
+from fake_run import BESIDE, FURTHER, SCRIPT, TABLES, make_run
 from thoughtlens.viz import report, tables
 
 LIMIT = 8 * 1024 * 1024
@@ -132,7 +132,7 @@ def test_text_from_data_stays_text(tmp_path):
     ):
         table = pd.read_parquet(run / "tables" / f"{name}.parquet")
         for column in columns:
-            table[column] = [SCRIPT + str(value) if value not in ("all", "macro") else value for value in table[column]]
+            table[column] = [SCRIPT + str(value) if value not in ("all", *BESIDE) else value for value in table[column]]
         table.to_parquet(run / "tables" / f"{name}.parquet")
     trajectory = pd.read_parquet(run / "tables" / "trajectory.parquet")
     trajectory.assign(model=SCRIPT, prompt_id=SCRIPT + trajectory["prompt_id"]).to_parquet(run / "tables" / "trajectory.parquet")

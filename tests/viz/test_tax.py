@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from fake_run import BESIDE
 from thoughtlens.viz import TableProblem, attack_success_by_attack, tax_by_category
 from thoughtlens.viz.figures.tax import read_attacks, read_tax
 
@@ -23,7 +24,7 @@ def test_every_dot_is_its_row(tables, figure, key, other):
     collapse = tables["collapse"]
     drawn = figure(collapse)
     names = [name.removeprefix("<b>").removesuffix("</b>") for name in drawn.layout.yaxis.ticktext]
-    values = set(collapse[key]) - {"macro"}
+    values = set(collapse[key]) - set(BESIDE)
     assert len(names) == len(values) and names[0].startswith("all ")
     models = [trace for trace in drawn.data if trace.mode == "markers"]
     assert [trace.name for trace in models] == ["base", "reasoning", "safe"]

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .. import theme
-from ..tables import ALL, TableProblem, difference, one_judge, rates, where
+from ..tables import ALL, TableProblem, beside, difference, one_judge, rates, where
 from .dots import add_series, place, rule_percent, rule_rows
 
 
@@ -63,7 +63,7 @@ def _paired(collapse: pd.DataFrame, key: str, title: str, whole: str) -> go.Figu
 
 def by_model(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """One rate per model and value of `key`, and one per model for all of them (key `all`)."""
-    parts = rows[~rows[key].isin((ALL, "macro"))]
+    parts = rows[(rows[key] != ALL) & ~beside(rows[key])]
     whole = rates(rows, ["model"]).assign(**{key: ALL})
     return pd.concat([whole, rates(parts, ["model", key])], ignore_index=True)
 
