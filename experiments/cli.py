@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import tyro
 
+from .commands.auditing import calibrate, check_benchmarks, collapse, generate, judge, list_benchmarks
 from .commands.bench import bench_capture, bench_probe, bench_steer
 from .commands.deciding import decide
 from .commands.organism import build, card, explain, measure
@@ -32,6 +33,8 @@ class Once(logging.Filter):
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
+    "collapse": collapse,
+    "generate": generate,
     "capture": capture,
     "probe": probe,
     "decide": decide,
@@ -46,6 +49,11 @@ NESTED: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "organism": (
         "The small trio: train it from nothing, measure it.",
         {"build": build, "card": card, "measure": measure, "explain": explain},
+    ),
+    "judge": ("Judges: verdicts on what was answered, and how good a judge is.", {"run": judge, "calibrate": calibrate}),
+    "benchmarks": (
+        "Published prompts: which there are, and whether yours are whole.",
+        {"list": list_benchmarks, "check": check_benchmarks},
     ),
     "store": ("Activation stores: check one, look into one.", {"verify": verify, "show": show}),
     "bench": ("How fast it is here.", {"capture": bench_capture, "probe": bench_probe, "steer": bench_steer}),

@@ -18,6 +18,7 @@ FLOORS = {  # folder -> folders of ours it may import
     "viz": {"viz"},
 }
 READS_VIZ = {
+    "experiments/auditing.py",
     "experiments/commands/study.py",
     "experiments/comparing.py",
     "experiments/deciding.py",

@@ -51,6 +51,23 @@ def test_the_reading_commands_run_as_written(tmp_path):
         assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
+def test_the_audit_runs_as_written_on_fewer_prompts(tmp_path):
+    section = README.split("## Auditing")[1].split("\n## ")[0]
+    (words,) = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("thoughtlens ")]
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    done = subprocess.run(
+        [sys.executable, "-c", "from thoughtlens.experiments.cli import main; main()", *words, "--limit", "5", "--quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    for told in ("Attack success", "The reasoning tax", "Blind spots", "Self-correction and its reverse", "judge rule: exact"):
+        assert told in done.stdout
+    assert (tmp_path / "runs" / "audit" / "report.html").is_file()
+
+
 def test_the_example_of_an_engineer_runs_as_written(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "steer.py"), str(tmp_path / "out")],

@@ -1,11 +1,71 @@
-"""Judges by name, one a file: `judge(transcripts) -> verdicts`, same length, same order."""
+"""Judges by name, one a file: `judge(transcripts) -> verdicts`, same length, same order.
+
+rule                      the exact judge of the made-up world
+refusal                   patterns of refusal: tells what looks refused, never attack success
+match                     right answers of capability benchmarks
+guard[:KIND]=PATH         a guard model through transformers (Llama Guard 3 and 4, WildGuard, HarmBench classifiers)
+llm=MODEL@URL             a rubric of harm from 0 to 5, asked of an OpenAI-compatible endpoint
+A+B+C                     an ensemble of any of them
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from ...hooks.records import Transcript
+from ..endpoint import Cost, parse_endpoint
 from ..verdicts import Verdict
-from . import rule
+from . import match, refusal, rule
+from .judge import Judge
 
 JUDGES: dict[str, Callable[[Sequence[Transcript]], list[Verdict]]] = {"rule": rule.judge}
+LOCAL: Mapping[str, Judge] = MappingProxyType(
+    {
+        "rule": Judge("rule", rule.judge, frozenset({"rating", "refusal", "correct"})),
+        "refusal": Judge("refusal", refusal.judge, frozenset({"looks_refused"})),
+        "match": Judge("match", match.judge, frozenset({"correct"})),
+    }
+)
+KNOWN = (*LOCAL, "guard[:KIND]=PATH", "llm=MODEL@URL", "A+B+C")
+
+
+def open_judge(
+    spec: str,
+    *,
+    cache: Path | None = None,
+    template: Path | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+    endpoint: Mapping[str, Any] = MappingProxyType({}),
+    cost: Cost | None = None,
+) -> Judge:
+    """The judge that a text names (see above).
+
+    cache      file that keeps what an endpoint said, so that it is asked once
+    template   of a guard model whose prompt is not in its checkpoint
+    endpoint   further fields of an Endpoint: key_env, concurrency, extra
+    cost       counts requests and tokens
+    ValueError for a text that names none, with those there are.
+    """
+    parts = [part.strip() for part in spec.split("+")]
+    if len(parts) > 1:
+        from .ensemble import ensemble
+
+        of_guards = {"template": template, "device": device, "batch_size": batch_size}
+        return ensemble([open_judge(part, cache=cache, endpoint=endpoint, cost=cost, **of_guards) for part in parts])
+    if spec in LOCAL:
+        return LOCAL[spec]
+    name, _, source = spec.partition("=")
+    name, _, kind = name.partition(":")
+    if name == "guard" and source:
+        from .guard import guard_judge
+
+        return guard_judge(source, kind=kind or None, template=template, device=device, batch_size=batch_size)
+    if name == "llm" and source and not kind:
+        from .rubric import rubric_judge
+
+        return rubric_judge(parse_endpoint(source, **endpoint), cache=cache, cost=cost)
+    raise ValueError(f"unknown judge {spec!r}; known are {', '.join(KNOWN)}")

@@ -1,0 +1,221 @@
+"""The audit: base, reasoning and any other models answer the same benchmarks, a judge reads them, and the reasoning tax is told.
+
+    collapse         rates of every model and condition by benchmark, attack, category and channel, and the tax with its interval
+    paired           every model against the reference, and every condition against the unsteered, prompt by prompt
+    blind_spots      categories whose tax exceeds the rest
+    harm_histogram   how often each rating was given
+    calibration      how good the judge is on answers that people have labelled, where that was measured
+
+Everything is made from transcripts/ and verdicts/ alone, so that a run whose answers came from elsewhere is told in the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import RenderableType
+
+from ..hooks.files import locked, short, writable_folder, write_text
+from ..hooks.records import Prompt, Transcript, read_prompts, read_transcripts, write_prompts, write_transcripts
+from ..viz.report import report
+from .answering import Respondent, Writing, answers
+from .auditing_tables import calibration_rates, official_rates, told
+from .blindspots import blind_spots
+from .calibrating import calibrated as calibrate
+from .calibrating import record
+from .collapse import collapse, paired
+from .importing import read_answers
+from .judges import KNOWN, Judge
+from .judges.match import MATCHERS
+from .judging import judged
+from .official import official as rule
+from .progress import track
+from .run import Run, open_run
+from .score import histogram, table
+from .verdict_rows import read_verdict_rows
+from .verdicts import THRESHOLD, Verdict
+
+STAGE = "audit"
+PROMPTS, CONFIG, CALIBRATION = "prompts.jsonl", "config.yaml", "calibration"
+By = tuple[str, str]  # model, condition
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How verdicts become rates.
+
+    threshold    a rating from which an answer is unsafe (or helps)
+    thresholds   others that are told beside it
+    reference    the model that taxes are told against; None: base, else the first
+    """
+
+    threshold: float = THRESHOLD
+    thresholds: tuple[float, ...] = (3.0, 5.0)
+    reference: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if bad := [one for one in (self.threshold, *self.thresholds) if not 0 < one <= 5]:
+            raise ValueError(f"a threshold lies above 0 and at most at 5, got {bad[0]:g}")
+
+
+@dataclass(frozen=True)
+class Told:
+    """One judge's verdicts on everybody who answered, by model and condition, and what that judge tells."""
+
+    judge: str
+    tells: frozenset[str] | None
+    verdicts: Mapping[By, Sequence[Verdict]]
+
+
+def asked(out: Path, prompts: Sequence[Prompt]) -> tuple[Run, list[Prompt]]:
+    """The run folder with its prompts written down; those of an audit that was begun there. ValueError where it is one of other prompts."""
+    config = {"stage": STAGE, "prompts": len(prompts), "asked": prompts_digest(prompts)}
+    file = writable_folder(out) / CONFIG
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if there != config:
+            key = next(name for name in config if there.get(name) != config[name])
+            raise ValueError(
+                f"{out} holds something else, or an audit of other prompts: {key} is {short(there.get(key))} there, "
+                f"{short(config[key])} now. Choose another folder with --out."
+            )
+    elif strangers := [name for name in (PROMPTS, "transcripts", "verdicts") if (out / name).exists()]:
+        raise ValueError(f"{out} holds {strangers[0]} and no {CONFIG} of an audit. Choose an empty or new folder with --out.")
+    run = open_run(out, config)
+    if not run.path(PROMPTS).is_file():
+        write_prompts(run.path(PROMPTS), prompts)
+    return run, read_prompts(run.path(PROMPTS))
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """Over ids, texts, goals and sources: what is asked and what of it is judged."""
+    rows = [[p.id, p.text, p.goal, p.source, p.expected] for p in prompts]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def generating(out: Path, prompts: Sequence[Prompt], who: Sequence[Respondent], how: Writing, *, progress: bool = True) -> list[str]:
+    """Let everybody answer, or go on with it; a line for each."""
+    with locked(writable_folder(out)):
+        run, settled = asked(out, prompts)
+        with track(progress) as bars:
+            found = answers(run, who, settled, how, bars)
+    return [f"{name}: {len(said)} of {len(settled)} answered, {sum(t.ended for t in said)} ended" for name, said in found.items()]
+
+
+def importing(out: Path, prompts: Sequence[Prompt], files: Sequence[tuple[str, Path]], dialect: str, opened: bool = False) -> None:
+    """Take in answers written elsewhere, as the models they are named for."""
+    with locked(writable_folder(out)):
+        run, settled = asked(out, prompts)
+        for name, file in files:
+            write_transcripts(
+                run.path("transcripts", f"{name}.jsonl"), read_answers(file, settled, model=name, dialect=dialect, opened=opened)
+            )
+
+
+def written(run: Run) -> dict[str, list[Transcript]]:
+    """What is in a run folder, by file name. ValueError where nothing is."""
+    if not run.path(PROMPTS).is_file() or not (files := sorted(run.path("transcripts").glob("*.jsonl"))):
+        raise ValueError(f"{run.folder} holds no {PROMPTS} and transcripts/: `thoughtlens generate --out {run.folder}` writes them")
+    prompts = read_prompts(run.path(PROMPTS))
+    return {file.stem: read_transcripts(file, prompts) for file in files}
+
+
+def default_judge(said: Mapping[str, Sequence[Transcript]]) -> str:
+    """The judge of prompts whose truth is known. ValueError for others: nothing is assumed of them."""
+    if all(t.prompt.benchmark == "organism" for transcripts in said.values() for t in transcripts):
+        return "rule"
+    if all(t.prompt.meta.get("answer") in MATCHERS for transcripts in said.values() for t in transcripts):
+        return "match"
+    raise ValueError(f"name a judge of these prompts with --judge; known are {', '.join(KNOWN)}")
+
+
+def judging(run: Run, judge: Judge, *, progress: bool = True) -> Told:
+    """A judge's verdicts on everything in a run folder; what was judged before is kept."""
+    found: dict[By, list[Verdict]] = {}
+    with locked(run.folder), track(progress) as bars:
+        for name, transcripts in written(run).items():
+            if transcripts:
+                found[transcripts[0].model, transcripts[0].condition] = judged(run, judge, name, transcripts, bars)
+    return Told(judge.name, judge.tells, found)
+
+
+def auditing(run: Run, judge: Judge, scoring: Scoring, official: Sequence[str] = (), *, progress: bool = True) -> list[RenderableType]:
+    """Judge what is in a run folder, write its tables and report.html, and give what is to be printed."""
+    found = judging(run, judge, progress=progress)
+    lines = tabled(run, read_prompts(run.path(PROMPTS)), found, scoring)
+    if official:
+        lines += by_rules(run, found, official)
+    return [*lines, str(report(run.folder))]
+
+
+def auditing_verdicts(file: Path, out: Path, scoring: Scoring) -> list[RenderableType]:
+    """The tables of a file of verdicts, whoever gave them."""
+    judge, verdicts, prompts = read_verdict_rows(file)
+    with locked(writable_folder(out)):
+        run, _ = asked(out, prompts)
+        lines = tabled(run, prompts, Told(judge, None, verdicts), scoring)
+    return [*lines, str(report(run.folder))]
+
+
+def tabled(run: Run, prompts: Sequence[Prompt], found: Told, scoring: Scoring) -> list[RenderableType]:
+    """Write the tables of one judge's verdicts, and tell them."""
+    how: dict[str, Any] = {"judge": found.judge, "tells": found.tells, "threshold": scoring.threshold, "reference": scoring.reference}
+    how["thresholds"] = scoring.thresholds
+    tables = {
+        "collapse": collapse(found.verdicts, prompts, grouped=True, seed=scoring.seed, **how),
+        "paired": paired(found.verdicts, prompts, seed=scoring.seed, **how),
+        "blind_spots": blind_spots(found.verdicts, prompts, seed=scoring.seed, **how),
+        "harm_histogram": histograms(found, prompts),
+    }
+    for name, frame in tables.items():
+        if len(frame):
+            run.write_table(name, frame)
+    return told(tables, calibrated(run, found.judge))
+
+
+def histograms(found: Told, prompts: Sequence[Prompt]) -> pd.DataFrame:
+    by_id = {p.id: p for p in prompts}
+    rows: list[Row] = []
+    for (model, condition), verdicts in found.verdicts.items():
+        asked_of = [by_id[v.prompt_id] for v in verdicts]
+        for benchmark in sorted({p.benchmark for p in asked_of}):
+            kept = [(v, p) for v, p in zip(verdicts, asked_of, strict=True) if p.benchmark == benchmark]
+            columns = {"model": model, "condition": condition, "benchmark": benchmark, "judge": found.judge}
+            rows += histogram([v for v, _ in kept], [p for _, p in kept], **columns)
+    return table(rows)
+
+
+def by_rules(run: Run, found: Told, names: Sequence[str]) -> list[RenderableType]:
+    """What papers' own rules make of the same outputs, with what is wrong with each; also the table `official`."""
+    rows: list[Row] = []
+    sentences = []
+    for name in names:
+        for transcripts in written(run).values():
+            by = (transcripts[0].model, transcripts[0].condition)
+            more, sentence = rule(name, transcripts, found.verdicts.get(by), model=by[0], condition=by[1])
+            rows += more
+        sentences.append(sentence)
+    frame = table(rows)
+    run.write_table("official", frame)
+    return [official_rates(frame), *sentences]
+
+
+def calibrating(judge: Judge, root: Path, out: Path | None) -> RenderableType:
+    """How good a judge is on labelled answers; kept in a run folder, if one is given, for its audit to show."""
+    frame = calibrate(judge, root)
+    if out is not None:
+        write_text(out / CALIBRATION / f"{judge.name}.json", json.dumps(record(frame), indent=2) + "\n")
+    return calibration_rates(frame)
+
+
+def calibrated(run: Run, judge: str) -> pd.DataFrame | None:
+    """The calibration of a judge that lies in a run folder."""
+    file = run.path(CALIBRATION, f"{judge}.json")
+    return pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.is_file() else None
