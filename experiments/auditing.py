@@ -36,6 +36,7 @@ from .judges.match import MATCHERS
 from .judging import judged
 from .official import official as rule
 from .progress import track
+from .prompting import pictures_of
 from .run import Run, open_run
 from .score import histogram, table
 from .verdict_rows import read_verdict_rows
@@ -76,7 +77,7 @@ class Told:
 
 def asked(out: Path, prompts: Sequence[Prompt]) -> tuple[Run, list[Prompt]]:
     """The run folder with its prompts written down; those of an audit that was begun there. ValueError where it is one of other prompts."""
-    config = {"stage": STAGE, "prompts": len(prompts), "asked": prompts_digest(prompts)}
+    config = {"stage": STAGE, "prompts": len(prompts), "asked": prompts_digest(prompts), "pictures": pictures_of(prompts)}
     file = writable_folder(out) / CONFIG
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))

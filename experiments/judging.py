@@ -8,8 +8,9 @@ A task with a right answer is judged by that, whichever judge is asked about the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..hooks.files import sha256_of, writable_folder
 from ..hooks.records import Transcript
@@ -25,10 +26,10 @@ CHUNK = 32
 def judged(run: Run, judge: Judge, name: str, transcripts: Sequence[Transcript], bars: Track) -> list[Verdict]:
     """The verdicts on transcripts/<name>.jsonl, in their order; those that are there and were scored are kept."""
     path = run.path("verdicts", judge.name, f"{name}.jsonl")
-    stage, inputs = f"judge {name} by {judge.name}", {"transcripts": sha256_of(run.path("transcripts", f"{name}.jsonl"))}
+    stage, inputs = f"judge {name} by {judge.name}", {"transcripts": sha256_of(run.path("transcripts", f"{name}.jsonl")), **judge.facts}
     if not run.fresh(stage, inputs, [path]):
         with bars(f"{judge.name} judges {name}", len(transcripts)) as advance:
-            found = begun(path.with_suffix(".partial"), inputs["transcripts"], transcripts)
+            found = begun(path.with_suffix(".partial"), inputs, transcripts)
             advance("", len(found))
             with path.with_suffix(".partial").open("a", encoding="utf-8") as file:
                 for start in range(len(found), len(transcripts), CHUNK):
@@ -70,10 +71,10 @@ def knows(transcript: Transcript) -> Judge | None:
     return LOCAL["rule"] if transcript.prompt.benchmark == "organism" and meta.get("kind") == "task" else None
 
 
-def begun(file: Path, of: str, transcripts: Sequence[Transcript]) -> list[Verdict]:
-    """The verdicts that a killed judging left, if they are on these transcripts; the file is cut to them, or begun."""
+def begun(file: Path, of: Mapping[str, Any], transcripts: Sequence[Transcript]) -> list[Verdict]:
+    """The verdicts that a killed judging left, if they are of this judge on these transcripts; the file is cut to them, or begun."""
     writable_folder(file.parent)
-    head = json.dumps({"transcripts": of}) + "\n"
+    head = json.dumps(of) + "\n"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
     kept: list[str] = lines[1:] if lines[:1] == [head] else []
     kept = kept if not kept or kept[-1].endswith("\n") else kept[:-1]

@@ -11,10 +11,12 @@ A+B+C                     an ensemble of any of them
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ...hooks.files import sha256_of
 from ...hooks.records import Transcript
 from ..endpoint import Cost, parse_endpoint
 from ..verdicts import Verdict
@@ -50,12 +52,25 @@ def open_judge(
     cost       counts requests and tokens
     ValueError for a text that names none, with those there are.
     """
+    judge = _opened(spec, cache, template, device, batch_size, endpoint, cost)
+    facts = {"judge": spec, "template": None if template is None else sha256_of(template), "extra": dict(endpoint.get("extra", {}))}
+    return replace(judge, facts=facts)
+
+
+def _opened(
+    spec: str,
+    cache: Path | None,
+    template: Path | None,
+    device: str | None,
+    batch_size: int,
+    endpoint: Mapping[str, Any],
+    cost: Cost | None,
+) -> Judge:
     parts = [part.strip() for part in spec.split("+")]
     if len(parts) > 1:
         from .ensemble import ensemble
 
-        of_guards = {"template": template, "device": device, "batch_size": batch_size}
-        return ensemble([open_judge(part, cache=cache, endpoint=endpoint, cost=cost, **of_guards) for part in parts])
+        return ensemble([_opened(part, cache, template, device, batch_size, endpoint, cost) for part in parts])
     if spec in LOCAL:
         return LOCAL[spec]
     name, _, source = spec.partition("=")

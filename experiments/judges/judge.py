@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ...hooks.records import Transcript
 from ..verdicts import Verdict
@@ -17,12 +18,14 @@ class Judge:
 
     name    as files and tables show it: letters, digits, dots, dashes and underscores
     judge   transcripts -> verdicts, of equal length and in the same order
+    facts   what else its verdicts follow from (model, template, threshold), JSON-able: with others it is another judge
     tells   what its verdicts hold: rating; unsafe (yes or no, no rating); refusal; looks_refused (by words: never attack success); correct
     """
 
     name: str
     judge: Callable[[Sequence[Transcript]], list[Verdict]]
     tells: frozenset[str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := self.tells - set(TELLS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def test_other_transcripts_are_judged_anew(run: Run) -> None:
         write_transcripts(run.path("transcripts", "m.jsonl"), SAID[::-1])
         found = judged(run, judge(counting), "m", SAID[::-1], bars)
     assert [v.prompt_id for v in found] == [t.id for t in SAID[::-1]] and counting.seen["p0"] == 2
+
+
+def test_the_same_judge_with_another_template_judges_anew(run: Run) -> None:
+    counting = Counting()
+    one = judge(counting)
+    with track(False) as bars:
+        for asked in (one, one, replace(one, facts={"template": "another"})):
+            judged(run, asked, "m", SAID, bars)
+    assert set(counting.seen.values()) == {2}
 
 
 def test_a_right_answer_is_matched_whoever_judges_the_rest(run: Run) -> None:
