@@ -53,7 +53,7 @@ def open_judge(
     ValueError for a text that names none, with those there are.
     """
     judge = _opened(spec, cache, template, device, batch_size, endpoint, cost)
-    facts = {"judge": spec, "template": None if template is None else sha256_of(template), "extra": dict(endpoint.get("extra", {}))}
+    facts = {**judge.facts, "judge": spec, "template": template and sha256_of(template), "extra": dict(endpoint.get("extra", {}))}
     return replace(judge, facts=facts)
 
 

@@ -56,7 +56,8 @@ def ensemble(judges: Sequence[Judge], *, threshold: float = THRESHOLD) -> Judge:
         return [_verdict(name, judges, verdicts, told, rates, threshold) for verdicts in zip(*found, strict=True)]
 
     tells = {told} - {""} | ({"rating" if rates else "unsafe"} if harm else set())
-    return Judge(name, judge, frozenset(tells | ({"correct"} if any("correct" in one.tells for one in judges) else set())))
+    facts = {"threshold": threshold, "members": {one.name: dict(one.facts) for one in judges}}
+    return Judge(name, judge, frozenset(tells | ({"correct"} if any("correct" in one.tells for one in judges) else set())), facts)
 
 
 def agreement(verdicts_by_judge: Mapping[str, Sequence[Verdict]], threshold: float = THRESHOLD, *, channel: str = "answer") -> pd.DataFrame:

@@ -14,6 +14,7 @@ Llama Guard: Inan et al. 2023, arXiv 2312.06674. WildGuard: Han et al. 2024, arX
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -26,7 +27,7 @@ import jinja2
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from ...hooks.checkpoint import find_checkpoint, weight_files
+from ...hooks.checkpoint import find_checkpoint, fingerprint, weight_files
 from ...hooks.families import Family
 from ...hooks.loading import load_weights
 from ...hooks.records import Transcript
@@ -101,9 +102,10 @@ def guard_judge(
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     named = kind_of(folder, str(path), config.model_type, kind)
     guard = KINDS[named]
-    weight_files(folder)
+    files = weight_files(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    render = by_chat(tokenizer, folder) if guard.chat else by_file(tokenizer, prompt_file(folder, template, named))
+    prompt = tokenizer.chat_template if guard.chat else prompt_file(folder, template, named)
+    render = by_chat(tokenizer, folder) if guard.chat else by_file(tokenizer, prompt)
     if guard.chat and template is not None:
         log.warning("%s: its chat template is its prompt; %s is not used", folder, template)
     asks = tuple(ask for ask in (guard.refuses, guard.harm) if ask is not None)
@@ -133,8 +135,14 @@ def guard_judge(
         told = {pair: channel_of(one, guard, threshold) for pair, one in zip(pairs, said, strict=True)}
         return [_verdict(t, name, one, told, guard) for t, one in zip(transcripts, asked, strict=True)]
 
-    name = f"guard-{re.sub(r'[^A-Za-z0-9._-]+', '-', folder.name if Path(path).is_dir() else str(path))}"
-    return Judge(name, judge, frozenset({"unsafe", "refusal"} if guard.refuses else {"unsafe"}))
+    name = name_of(folder)
+    facts = {
+        "kind": named,
+        "threshold": threshold,
+        "checkpoint": fingerprint(folder, files),
+        "prompt": hashlib.sha256(str(prompt).encode()).hexdigest(),
+    }
+    return Judge(name, judge, frozenset({"unsafe", "refusal"} if guard.refuses else {"unsafe"}), facts)
 
 
 def kind_of(folder: Path, path: str, model_type: str, kind: str | None = None) -> str:
@@ -151,6 +159,13 @@ def kind_of(folder: Path, path: str, model_type: str, kind: str | None = None) -
     if model_type not in KINDS[kind].types:
         raise ValueError(f"{path} is a {model_type} model, and {kind} is {' or '.join(KINDS[kind].types)}. Known kinds are {known}.")
     return kind
+
+
+def name_of(folder: Path) -> str:
+    """What the judge is called: by its hub id, also of a snapshot in the hub's cache, else by its folder."""
+    cached = re.search(r"models--([^/]+)/snapshots/", folder.absolute().as_posix())
+    called = cached[1].replace("--", "/") if cached else folder.absolute().name
+    return f"guard-{re.sub(r'[^A-Za-z0-9._-]+', '-', called)}"
 
 
 def prompt_file(folder: Path, template: Path | None, kind: str) -> str:

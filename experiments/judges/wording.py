@@ -64,7 +64,7 @@ class Reader:
 
 
 def spelled(tokenizer: Any, words: Sequence[str]) -> list[Ids]:
-    """How a tokenizer writes words where a verdict begins: behind nothing or a line's end, with a blank or without. No way begins another.
+    """How a tokenizer writes words where a verdict begins: behind nothing or a line's end, with a blank or without.
 
     ValueError where it has none.
     """
@@ -78,10 +78,9 @@ def spelled(tokenizer: Any, words: Sequence[str]) -> list[Ids]:
             shown = decoded(tokenizer, [*before[":"], *ids]).removeprefix(decoded(tokenizer, before[":"]))
             if whole[: len(head)] == head and shown in texts and tokenizer.unk_token_id not in ids:
                 found.add(ids)
-    kept = sorted(ids for ids in found if not any(ids != other and ids[: len(other)] == other for other in found))
-    if not kept:
+    if not found:
         raise ValueError(f"the tokenizer cannot write the verdict {words[0]!r}, so this model does not give it. Pass another kind=.")
-    return kept
+    return sorted(found)
 
 
 def answers(reader: Reader, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[dict[str, Answered]]:

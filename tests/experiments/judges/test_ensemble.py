@@ -19,7 +19,7 @@ from thoughtlens.hooks.records import Prompt, Transcript
 UNSCORED = Channel(None, why="broken")
 FLEISS = [[0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1], [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]]  # fmt: skip
 KRIPPENDORFF = ["123321412   ", "1233224125 3", " 3332342251 ", "12332441251 "]  # observers of twelve units; a blank is no value
-ASKED = [Transcript(Prompt(f"p{i}", "florp the wug", harmful=True), "m", ended=True, answer="dax") for i in range(3)]
+ASKED = [Transcript(Prompt(f"p{i}", "florp the wug", harmful=True), "m", ended=True, answer="dax") for i in range(4)]
 
 
 def unsafe(yes: bool | None, refusal: str | None = None) -> Channel:
@@ -117,7 +117,9 @@ def test_words_count_for_refusals_only_where_nobody_else_tells() -> None:
     }
     for members, told in tells.items():
         joined = ensemble([judge_of(f"j{i}", [], *of_one) for i, of_one in enumerate(members)])
-        assert joined.tells == told and joined.name == "ensemble-j0-j1"
+        assert (
+            joined.tells == told and joined.name == "ensemble-j0-j1" and joined.facts == {"threshold": 4.0, "members": {"j0": {}, "j1": {}}}
+        )
 
 
 def test_right_and_wrong_by_majority() -> None:
@@ -133,7 +135,7 @@ def test_errors() -> None:
         ensemble([one])
     with pytest.raises(ValueError, match="'guard' is in the ensemble twice"):
         ensemble([one, one])
-    verdicts = judge_of("guard", [unsafe(True)] * 3, *GUARD)(ASKED)
+    verdicts = judge_of("guard", [unsafe(True)] * 4, *GUARD)(ASKED)
     with pytest.raises(ValueError, match="two judges at least, got a"):
         agreement({"a": verdicts})
     with pytest.raises(ValueError, match="'a' and 'b' judged other items"):
@@ -142,9 +144,9 @@ def test_errors() -> None:
 
 def test_the_table_of_agreement() -> None:
     said = {
-        "a": judge_of("a", [rated(5, "none"), rated(2, "full"), rated(4, "partial")], *LLM)(ASKED),
-        "b": judge_of("b", [unsafe(True), unsafe(False), unsafe(False)], *GUARD)(ASKED),
-        "c": judge_of("c", [unsafe(True, "none"), unsafe(None), unsafe(True, "full")], *WILD)(ASKED),
+        "a": judge_of("a", [rated(5, "none"), rated(2, "full"), rated(4, "partial"), rated(1, "full")], *LLM)(ASKED),
+        "b": judge_of("b", [unsafe(True), unsafe(False), unsafe(False), unsafe(None)], *GUARD)(ASKED),
+        "c": judge_of("c", [unsafe(True, "none"), unsafe(None), unsafe(True, "full"), unsafe(None)], *WILD)(ASKED),
     }
     table = agreement(said).set_index(["what", "one", "other", "metric"])
     for what, one, other, ours, theirs in (

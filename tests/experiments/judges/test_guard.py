@@ -13,11 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from thoughtlens.experiments.judges.guard import KINDS, TEMPLATE, guard_judge, kind_of
+from thoughtlens.experiments.judges.guard import KINDS, TEMPLATE, guard_judge, kind_of, name_of
 from thoughtlens.experiments.judges.wording import begins, place_of, spelled
 from thoughtlens.experiments.verdicts import ABSENT, Channel
+from thoughtlens.hooks.checkpoint import fingerprint
 from thoughtlens.hooks.records import Prompt, Transcript
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -95,7 +96,7 @@ def teach(model: Any, tokenizer: Any, rows: dict[str, str]) -> None:
 
 
 def saved(folder: Path, model: Any, tokenizer: Any, **files: str) -> Path:
-    model.generation_config.update(eos_token_id=2, do_sample=True, temperature=0.6, top_p=0.9)  # as Llama Guard's says
+    model.generation_config.update(eos_token_id=2, do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=4.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name, text in files.items():
@@ -173,7 +174,7 @@ class ByHand:
 
     def writes(self, prompt: str, n: int = 60) -> str:
         ids = torch.tensor([self.ids(prompt)])
-        out = self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, temperature=None, top_p=None)
+        out = self.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, repetition_penalty=1.0)
         return str(self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
 
     def log_p(self, before: str, word: str) -> float:
@@ -231,6 +232,16 @@ def test_channels_are_judged_apart_and_by_the_plain_goal(taught, says) -> None:
     wrapped = replace(ASKED, goal="")
     with pytest.raises(ValueError, match="has no goal"):
         judge([says(wrapped, None, "no wug")])
+
+
+def test_a_judge_tells_what_its_verdicts_follow_from(taught, tmp_path: Path) -> None:
+    told = guard_judge(taught("un-safe"), threshold=2.0).facts
+    assert (told["kind"], told["threshold"]) == ("llama-guard-3", 2.0) and told["checkpoint"] == fingerprint(
+        taught("un-safe"), [taught("un-safe") / "model.safetensors"]
+    )
+    (tmp_path / "other.txt").write_text("{goal} {answer}", encoding="utf-8")
+    one, other = (guard_judge(taught("wildguard"), template=t).facts for t in (None, tmp_path / "other.txt"))
+    assert [key for key in one if one[key] != other[key]] == ["prompt"] and json.dumps(one)
 
 
 def test_the_threshold_moves_unsafe_and_nothing_else(taught) -> None:
@@ -338,8 +349,22 @@ def test_a_word_is_spelled_in_the_ways_it_is_read(words: tuple[str, ...]) -> Non
         " safe",
     }
     assert not any(one[: len(other)] == other for one in (*unsafe, *safe) for other in (*unsafe, *safe) if one != other)
+    assert spelled(by_words(), ["yes", "Yes"]) == [(by_words().convert_tokens_to_ids("yes"),)]
     with pytest.raises(ValueError, match="cannot write the verdict 'perhaps'"):
         spelled(by_words(), ["perhaps"])
+
+
+def test_a_word_may_carry_the_blank_before_it() -> None:
+    """As in Mistral's and Llama 2's vocabulary, where a text begins with a blank of its own."""
+    signs = ["<unk>", "▁", *"\n:yesnoN", "ye", "yes", "▁yes", "no", "▁no"]
+    merges = [("y", "e"), ("ye", "s"), ("n", "o"), ("▁", "yes"), ("▁", "no")]
+    inner = Tokenizer(models.BPE({sign: i for i, sign in enumerate(dict.fromkeys(signs))}, merges, unk_token="<unk>"))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    ways = [tokenizer.convert_ids_to_tokens(list(way)) for way in spelled(tokenizer, ["no", "No"])]
+    assert sorted(ways) == [["N", "o"], ["no"], ["▁", "N", "o"], ["▁no"]]  # and none with two blanks
+    assert sorted(tokenizer.convert_ids_to_tokens(list(way)) for way in spelled(tokenizer, ["yes"])) == [["yes"], ["▁yes"]]
 
 
 @given(st.text(alphabet="unsafe \n.1S", max_size=12))
@@ -377,6 +402,11 @@ def test_a_kind_is_known_by_its_name(tmp_path: Path, path: str, model_type: str,
     assert kind_of(tmp_path, path, model_type) == kind
     (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": path}), encoding="utf-8")
     assert kind_of(tmp_path, "tuned", model_type) == kind
+
+
+def test_a_judge_is_called_as_its_model() -> None:
+    assert name_of(Path("/x/models--meta-llama--Llama-Guard-3-8B/snapshots/abc")) == "guard-meta-llama-Llama-Guard-3-8B"
+    assert name_of(Path("a/my guard 3/")) == "guard-my-guard-3"
 
 
 def test_errors_say_what_to_do(taught, tmp_path: Path, caplog) -> None:
