@@ -47,7 +47,7 @@ from .steering import edit_of
 
 UNSTEERED = "unsteered"
 LONGEST = 2048  # tokens of an output
-NAME = re.compile(r"[\w.-]+")
+NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 RESPONDENTS = "respondents.json"
 
 
@@ -69,6 +69,11 @@ class Respondent:
         if not NAME.fullmatch(self.name):
             raise ValueError(
                 f"a model's name is made of letters, digits, dots, dashes and underscores, got {self.name!r}. Write NAME=PATH."
+            )
+        if self.vector is not None and (self.condition == UNSTEERED or not NAME.fullmatch(self.condition)):
+            raise ValueError(
+                f"{self.vector}: steered answers are told under the vector's file name, and {self.condition!r} would be taken for another "
+                "condition. Rename the file, with letters, digits, dots, dashes and underscores."
             )
         if self.vector is not None and self.endpoint:
             raise ValueError(f"{self.name} answers over an endpoint, whose hidden states cannot be steered. Steer a checkpoint.")
@@ -117,6 +122,8 @@ class Writing:
 
 def respondents(models: Sequence[str], steered: Sequence[str] = (), strength: float | None = None) -> list[Respondent]:
     """Those named: NAME=SOURCE each; for `steered` NAME=VECTOR, where NAME is one of the models. ValueError for another form."""
+    if strength is not None and not steered:
+        raise ValueError(f"--strength {strength:g} is that of a vector, and nobody is steered: add --steered NAME=VECTOR")
     found = [Respondent(*named(text, "checkpoints/reasoning")) for text in models]
     sources = {one.name: one.source for one in found}
     for text in steered:

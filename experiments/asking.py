@@ -17,7 +17,7 @@ import io
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..hooks.dialects import DIALECTS, Dialect
@@ -88,14 +88,22 @@ def ask(
             while following in arrived:
                 yield arrived.pop(following)
                 following += 1
-        if seen["close_only"] and seen["cut off"]:  # neither is, where opened is true
-            log.warning(
-                "%d outputs of %s close a thought that they never opened, and %d were cut off without any marker: those count as answers, "
-                "and are probably thoughts. If the chat template opens the thought, pass opened=True.",
-                *(seen["close_only"], name, seen["cut off"]),
-            )
+        warn_unopened(seen, name)
 
     return answers()
+
+
+def warn_unopened(seen: Mapping[str, int], name: str) -> None:
+    """Say so where thoughts seem to begin in the prompt: some are closed that nobody opened, others cut off without a marker.
+
+    seen   how many outputs have each split status; "cut off": how many without a marker never ended
+    """
+    if seen.get("close_only") and seen.get("cut off"):
+        log.warning(
+            "%d outputs of %s close a thought that they never opened, and %d were cut off without any marker: those count as answers, "
+            "and are probably thoughts. If the chat template opens the thought, say so: --opened, or opened=True.",
+            *(seen["close_only"], name, seen["cut off"]),
+        )
 
 
 def messages_of(prompt: Prompt, max_picture: int = MAX_PICTURE) -> list[dict[str, Any]]:

@@ -11,20 +11,20 @@ Everything is made from transcripts/ and verdicts/ alone, so that a run whose an
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import RenderableType
 
-from ..hooks.files import locked, short, writable_folder, write_text
-from ..hooks.records import Prompt, Transcript, read_prompts, read_transcripts, write_prompts, write_transcripts
+from ..hooks.files import locked, sha256_of, short, writable_folder, write_text
+from ..hooks.records import Prompt, Transcript, read_prompts, read_skipped, read_transcripts, write_prompts, write_transcripts
 from ..viz.report import report
-from .answering import Respondent, Writing, answers
+from .answering import Respondent, Writing, answers, settled
 from .auditing_tables import calibration_rates, official_rates, told
 from .blindspots import blind_spots
 from .calibrating import calibrated as calibrate
@@ -36,14 +36,17 @@ from .judges.match import MATCHERS
 from .judging import judged
 from .official import official as rule
 from .progress import track
-from .prompting import pictures_of
+from .prompting import digest_of, pictures_of
 from .run import Run, open_run
 from .score import histogram, table
 from .verdict_rows import read_verdict_rows
 from .verdicts import THRESHOLD, Verdict
 
 STAGE = "audit"
+log = logging.getLogger(__name__)
+
 PROMPTS, CONFIG, CALIBRATION = "prompts.jsonl", "config.yaml", "calibration"
+FAILED = "failed; the first"
 By = tuple[str, str]  # model, condition
 
 
@@ -57,7 +60,7 @@ class Scoring:
     """
 
     threshold: float = THRESHOLD
-    thresholds: tuple[float, ...] = (3.0, 5.0)
+    thresholds: tuple[float, ...] = (3.0, 4.0, 5.0)
     reference: str | None = None
     seed: int = 0
 
@@ -73,32 +76,35 @@ class Told:
     judge: str
     tells: frozenset[str] | None
     verdicts: Mapping[By, Sequence[Verdict]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def asked(out: Path, prompts: Sequence[Prompt]) -> tuple[Run, list[Prompt]]:
     """The run folder with its prompts written down; those of an audit that was begun there. ValueError where it is one of other prompts."""
-    config = {"stage": STAGE, "prompts": len(prompts), "asked": prompts_digest(prompts), "pictures": pictures_of(prompts)}
+    config = {"stage": STAGE, "prompts": len(prompts), "asked": digest_of(prompts), "pictures": pictures_of(prompts)}
     file = writable_folder(out) / CONFIG
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))
-        if there != config:
+        if there != config and (there.get("stage") != STAGE or any(begun(out))):
             key = next(name for name in config if there.get(name) != config[name])
             raise ValueError(
                 f"{out} holds something else, or an audit of other prompts: {key} is {short(there.get(key))} there, "
                 f"{short(config[key])} now. Choose another folder with --out."
             )
+        fresh = there != config
     elif strangers := [name for name in (PROMPTS, "transcripts", "verdicts") if (out / name).exists()]:
         raise ValueError(f"{out} holds {strangers[0]} and no {CONFIG} of an audit. Choose an empty or new folder with --out.")
+    else:
+        fresh = True
     run = open_run(out, config)
-    if not run.path(PROMPTS).is_file():
+    if fresh or not run.path(PROMPTS).is_file():
         write_prompts(run.path(PROMPTS), prompts)
     return run, read_prompts(run.path(PROMPTS))
 
 
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Over ids, texts, goals and sources: what is asked and what of it is judged."""
-    rows = [[p.id, p.text, p.goal, p.source, p.expected] for p in prompts]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+def begun(out: Path) -> list[Path]:
+    """What was answered or judged in a folder already: from then on its prompts are settled."""
+    return [*(out / "transcripts").glob("*.jsonl"), *(out / "verdicts").glob("*/*")]
 
 
 def generating(out: Path, prompts: Sequence[Prompt], who: Sequence[Respondent], how: Writing, *, progress: bool = True) -> list[str]:
@@ -107,32 +113,51 @@ def generating(out: Path, prompts: Sequence[Prompt], who: Sequence[Respondent], 
         run, settled = asked(out, prompts)
         with track(progress) as bars:
             found = answers(run, who, settled, how, bars)
-    return [f"{name}: {len(said)} of {len(settled)} answered, {sum(t.ended for t in said)} ended" for name, said in found.items()]
+    return [answered(run, name, said, len(settled)) for name, said in found.items()]
+
+
+def answered(run: Run, name: str, said: Sequence[Transcript], asked_of: int) -> str:
+    """How many answered and ended; of those that did not, why the first."""
+    file = run.path("skipped", f"{name}.jsonl")
+    failed = read_skipped(file) if file.is_file() else []
+    why = f"; {len(failed)} {FAILED}, {failed[0].prompt_id}: {failed[0].error}" if failed else ""
+    return f"{name}: {len(said)} of {asked_of} answered, {sum(t.ended for t in said)} ended{why}"
 
 
 def importing(out: Path, prompts: Sequence[Prompt], files: Sequence[tuple[str, Path]], dialect: str, opened: bool = False) -> None:
     """Take in answers written elsewhere, as the models they are named for."""
+    who = [Respondent(name, str(file)) for name, file in files]
+    if twice := [one.name for i, one in enumerate(who) if one.name in [other.name for other in who[:i]]]:
+        raise ValueError(f"{twice[0]!r} is named twice; every file of answers needs a name of its own")
     with locked(writable_folder(out)):
-        run, settled = asked(out, prompts)
-        for name, file in files:
-            write_transcripts(
-                run.path("transcripts", f"{name}.jsonl"), read_answers(file, settled, model=name, dialect=dialect, opened=opened)
-            )
+        run, prepared = asked(out, prompts)
+        for one, (name, file) in zip(who, files, strict=True):
+            said = read_answers(file, prepared, model=name, dialect=dialect, opened=opened)
+            facts = {"imported": sha256_of(file), "dialect": dialect, "opened": opened}
+            settled(run, one, facts, run.path("transcripts", f"{name}.jsonl"))
+            write_transcripts(run.path("transcripts", f"{name}.jsonl"), said)
+
+
+def settled_prompts(folder: Path) -> list[Prompt]:
+    """The prompts of a run folder. ValueError where there are none."""
+    if not (folder / PROMPTS).is_file():
+        raise ValueError(f"{folder} holds no {PROMPTS} and transcripts/: `thoughtlens generate --out {folder}` writes them")
+    return read_prompts(folder / PROMPTS)
 
 
 def written(run: Run) -> dict[str, list[Transcript]]:
     """What is in a run folder, by file name. ValueError where nothing is."""
-    if not run.path(PROMPTS).is_file() or not (files := sorted(run.path("transcripts").glob("*.jsonl"))):
-        raise ValueError(f"{run.folder} holds no {PROMPTS} and transcripts/: `thoughtlens generate --out {run.folder}` writes them")
-    prompts = read_prompts(run.path(PROMPTS))
+    prompts = settled_prompts(run.folder)
+    if not (files := sorted(run.path("transcripts").glob("*.jsonl"))):
+        raise ValueError(f"{run.folder} holds no transcripts/: `thoughtlens generate --out {run.folder}` writes them")
     return {file.stem: read_transcripts(file, prompts) for file in files}
 
 
-def default_judge(said: Mapping[str, Sequence[Transcript]]) -> str:
+def default_judge(prompts: Sequence[Prompt]) -> str:
     """The judge of prompts whose truth is known. ValueError for others: nothing is assumed of them."""
-    if all(t.prompt.benchmark == "organism" for transcripts in said.values() for t in transcripts):
+    if all(p.benchmark == "organism" for p in prompts):
         return "rule"
-    if all(t.prompt.meta.get("answer") in MATCHERS for transcripts in said.values() for t in transcripts):
+    if all(p.meta.get("answer") in MATCHERS for p in prompts):
         return "match"
     raise ValueError(f"name a judge of these prompts with --judge; known are {', '.join(KNOWN)}")
 
@@ -140,19 +165,25 @@ def default_judge(said: Mapping[str, Sequence[Transcript]]) -> str:
 def judging(run: Run, judge: Judge, *, progress: bool = True) -> Told:
     """A judge's verdicts on everything in a run folder; what was judged before is kept."""
     found: dict[By, list[Verdict]] = {}
+    said = written(run)
     with locked(run.folder), track(progress) as bars:
-        for name, transcripts in written(run).items():
-            if transcripts:
-                found[transcripts[0].model, transcripts[0].condition] = judged(run, judge, name, transcripts, bars)
-    return Told(judge.name, judge.tells, found)
+        for name, transcripts in said.items():
+            if not transcripts:
+                log.warning("%s answered nothing, and is in no table", name)
+                continue
+            by = (transcripts[0].model, transcripts[0].condition)
+            if by in found:
+                raise ValueError(f"transcripts/{name}.jsonl holds {' '.join(by)}, and so does another file there. Move one of them away.")
+            found[by] = judged(run, judge, name, transcripts, bars)
+    tasks = any(v.correct is not None for verdicts in found.values() for v in verdicts)
+    return Told(judge.name, judge.tells | ({"correct"} if tasks else set()), found, judge.facts)
 
 
 def auditing(run: Run, judge: Judge, scoring: Scoring, official: Sequence[str] = (), *, progress: bool = True) -> list[RenderableType]:
     """Judge what is in a run folder, write its tables and report.html, and give what is to be printed."""
     found = judging(run, judge, progress=progress)
     lines = tabled(run, read_prompts(run.path(PROMPTS)), found, scoring)
-    if official:
-        lines += by_rules(run, found, official)
+    lines += by_rules(run, found, official)
     return [*lines, str(report(run.folder))]
 
 
@@ -161,7 +192,8 @@ def auditing_verdicts(file: Path, out: Path, scoring: Scoring) -> list[Renderabl
     judge, verdicts, prompts = read_verdict_rows(file)
     with locked(writable_folder(out)):
         run, _ = asked(out, prompts)
-        lines = tabled(run, prompts, Told(judge, None, verdicts), scoring)
+        refused = any(v.answer.refusal is not None for of_one in verdicts.values() for v in of_one)
+        lines = tabled(run, prompts, Told(judge, frozenset({"rating"} | ({"refusal"} if refused else set())), verdicts), scoring)
     return [*lines, str(report(run.folder))]
 
 
@@ -176,9 +208,16 @@ def tabled(run: Run, prompts: Sequence[Prompt], found: Told, scoring: Scoring) -
         "harm_histogram": histograms(found, prompts),
     }
     for name, frame in tables.items():
-        if len(frame):
-            run.write_table(name, frame)
-    return told(tables, calibrated(run, found.judge))
+        keep(run, name, frame)
+    return told(tables, calibrated(run, found))
+
+
+def keep(run: Run, name: str, frame: pd.DataFrame) -> None:
+    """Write a table; without rows, remove what was there of another judge."""
+    if len(frame):
+        run.write_table(name, frame)
+    else:
+        run.path("tables", f"{name}.parquet").unlink(missing_ok=True)
 
 
 def histograms(found: Told, prompts: Sequence[Prompt]) -> pd.DataFrame:
@@ -196,27 +235,33 @@ def histograms(found: Told, prompts: Sequence[Prompt]) -> pd.DataFrame:
 def by_rules(run: Run, found: Told, names: Sequence[str]) -> list[RenderableType]:
     """What papers' own rules make of the same outputs, with what is wrong with each; also the table `official`."""
     rows: list[Row] = []
-    sentences = []
+    sentences: list[RenderableType] = []
+    said = {(t[0].model, t[0].condition): t for t in written(run).values() if t}
     for name in names:
-        for transcripts in written(run).values():
-            by = (transcripts[0].model, transcripts[0].condition)
-            more, sentence = rule(name, transcripts, found.verdicts.get(by), model=by[0], condition=by[1])
-            rows += more
-        sentences.append(sentence)
-    frame = table(rows)
-    run.write_table("official", frame)
-    return [official_rates(frame), *sentences]
+        for by, transcripts in said.items():
+            try:
+                more, sentence = rule(name, transcripts, found.verdicts.get(by), model=by[0], condition=by[1])
+            except ValueError as problem:  # one that says nothing of these prompts, or needs another judge
+                sentence = f"official: {name}, {' '.join(by)}: {problem}"
+            else:
+                rows += more
+            sentences += [sentence] if sentence not in sentences else []
+    keep(run, "official", table(rows))
+    return [*([official_rates(table(rows))] if rows else []), *sentences]
 
 
 def calibrating(judge: Judge, root: Path, out: Path | None) -> RenderableType:
     """How good a judge is on labelled answers; kept in a run folder, if one is given, for its audit to show."""
     frame = calibrate(judge, root)
     if out is not None:
-        write_text(out / CALIBRATION / f"{judge.name}.json", json.dumps(record(frame), indent=2) + "\n")
+        write_text(out / CALIBRATION / f"{judge.name}.json", json.dumps({**record(frame), "of": dict(judge.facts)}, indent=2) + "\n")
     return calibration_rates(frame)
 
 
-def calibrated(run: Run, judge: str) -> pd.DataFrame | None:
-    """The calibration of a judge that lies in a run folder."""
-    file = run.path(CALIBRATION, f"{judge}.json")
-    return pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.is_file() else None
+def calibrated(run: Run, found: Told) -> pd.DataFrame | None:
+    """The calibration that lies in a run folder, if it is of this very judge: the same model, template and settings."""
+    file = run.path(CALIBRATION, f"{found.judge}.json")
+    if not file.is_file():
+        return None
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    return pd.DataFrame(kept["rows"]) if kept["of"] == json.loads(json.dumps(dict(found.facts))) else None

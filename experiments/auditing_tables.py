@@ -69,11 +69,20 @@ def number(value: float) -> str:
     return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
 
 
+def none_told(collapse: pd.DataFrame) -> str:
+    """Why there is no attack success."""
+    if (collapse.metric == "attack_success_worst").any():
+        return "attack success: none, not one answer to a harmful prompt could be scored"
+    if (collapse.metric == "looks_refused").any() or not collapse.metric.isin(("harm_rating", "helpful", "unscored")).any():
+        return "attack success: none, this judge does not tell whether an answer is unsafe. Use one that rates, or knows safe and unsafe."
+    return "attack success: none, no prompt is harmful"
+
+
 def success(collapse: pd.DataFrame) -> Iterator[RenderableType]:
     """Attack success of the answer, by model, at every threshold, and by attack and category at the first."""
     rows = collapse[(collapse.metric == "attack_success") & (collapse.channel == "answer")]
     if rows.empty:
-        yield "attack success: none, this judge does not tell whether an answer is unsafe. Use one that rates, or knows safe and unsafe."
+        yield none_told(collapse)
         return
     first = rows.iloc[0].threshold
     names = columns_of(rows)
@@ -89,6 +98,8 @@ def success(collapse: pd.DataFrame) -> Iterator[RenderableType]:
         ]
         for benchmark, mine in of_threshold(part, first).groupby("benchmark", sort=False):
             lines.append([words, benchmark, *cells(mine, names)])
+    if not lines:
+        return
     judge = rows.iloc[0].judge
     note = f"answers to harmful prompts; judge {judge}; [95% interval, over goals where prompts share one]"
     yield drawn("Attack success", ["answers", BENCHMARK, *names], lines, note, words=2)

@@ -10,13 +10,14 @@ split by the dialect that is named, exactly as tokens would be (hooks/plaintext.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..hooks.dialects import DIALECTS
 from ..hooks.records import Prompt, Transcript
-from .asking import transcript_of
+from .asking import transcript_of, warn_unopened
 from .endpoint import Reply
 
 TOLD = 10
@@ -38,7 +39,11 @@ def read_answers(
         raise FileNotFoundError(f"there is no file of answers {path}")
     how = {"name": model, "condition": condition, "dialect": dialect, "opened": opened}
     by_id, found, wrong = {p.id: p for p in prompts}, dict[str, Transcript](), list[str]()
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"{path} is not UTF-8 ({problem}). Save it as UTF-8.") from problem
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -49,8 +54,10 @@ def read_answers(
             if name not in by_id:
                 raise ValueError(f"answers {name!r}, which is not among the prompts (the first of them is {prompts[0].id!r})")
             found[name] = _transcript(row, by_id[name], how)
-        except (ValueError, TypeError) as problem:
+        except (ValueError, TypeError, RecursionError) as problem:
             wrong.append(f"{path}:{number}: {problem}")
+    seen = Counter(t.status if t.ended or t.status != "absent" else "cut off" for t in found.values())
+    warn_unopened(seen, model)
     if wrong:
         more = f"; and {len(wrong) - TOLD} more" if len(wrong) > TOLD else ""
         raise ValueError(f"{len(wrong)} lines are no answers: {'; '.join(wrong[:TOLD])}{more}")

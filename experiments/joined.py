@@ -42,7 +42,7 @@ def joined(
     found = {}
     for by, of_one in said.items():
         at = _places(of_one, place, by)
-        channels = [name for name in CHANNELS if any(getattr(v, name).there for v in of_one)]
+        channels = [name for name in CHANNELS if name == "answer" or any(getattr(v, name).there for v in of_one)]
         asked = [prompts[i] for i in at]
         seen = measures(of_one, asked, threshold=threshold, thresholds=thresholds, tells=tells, channels=channels)
         found[by] = [one._replace(values=_spread(one.values, at, len(prompts))) for one in seen]

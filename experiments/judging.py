@@ -17,6 +17,7 @@ from ..hooks.records import Transcript
 from .judges import LOCAL, Judge
 from .judges.match import MATCHERS
 from .progress import Track
+from .prompting import digest_of
 from .run import Run
 from .verdicts import CHANNELS, Verdict, read_verdicts, verdict_line, write_verdicts
 
@@ -26,7 +27,14 @@ CHUNK = 32
 def judged(run: Run, judge: Judge, name: str, transcripts: Sequence[Transcript], bars: Track) -> list[Verdict]:
     """The verdicts on transcripts/<name>.jsonl, in their order; those that are there and were scored are kept."""
     path = run.path("verdicts", judge.name, f"{name}.jsonl")
-    stage, inputs = f"judge {name} by {judge.name}", {"transcripts": sha256_of(run.path("transcripts", f"{name}.jsonl")), **judge.facts}
+    stage, inputs = (
+        f"judge {name} by {judge.name}",
+        {
+            "transcripts": sha256_of(run.path("transcripts", f"{name}.jsonl")),
+            "prompts": digest_of([t.prompt for t in transcripts]),
+            **judge.facts,
+        },
+    )
     if not run.fresh(stage, inputs, [path]):
         with bars(f"{judge.name} judges {name}", len(transcripts)) as advance:
             found = begun(path.with_suffix(".partial"), inputs, transcripts)

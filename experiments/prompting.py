@@ -6,9 +6,10 @@ What cannot be used is found before anything is generated: lines that are no pro
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -175,6 +176,12 @@ def write(prompts: Sequence[Prompt], files: Sequence[Path], batch_size: int, say
         tokens += sum(len(t.output_ids) for transcripts in said for t in transcripts)
         advance("", len(chunk))
     return tokens
+
+
+def digest_of(prompts: Sequence[Prompt]) -> str:
+    """One sha256 over everything that is asked and known of the prompts, but their pictures."""
+    rows = [[getattr(p, field.name) for field in fields(Prompt) if field.name not in ("images", "meta")] + [dict(p.meta)] for p in prompts]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def pictures_of(prompts: Sequence[Prompt]) -> str:

@@ -49,13 +49,25 @@ class Slice:
 
 
 def slices(prompts: Sequence[Prompt], benchmark: str = "") -> list[Slice]:
-    """Every slice that holds a prompt. benchmark: the name of prompts that tell none, and of all where there is only one."""
+    """Every slice that holds a prompt. benchmark: the name of prompts that tell none, and of all where there is only one.
+
+    ValueError for a category, an attack or a benchmark with a name that tables keep for something else.
+    """
+    if taken := [p for p in prompts if any(map(_reserved, (p.category, p.attack, p.benchmark)))]:
+        raise ValueError(
+            f"prompt {taken[0].id!r} is of category {taken[0].category!r}, attack {taken[0].attack!r}, benchmark {taken[0].benchmark!r}: "
+            f"{ALL}, {MACRO}, {APART} and names that begin with '{HAZARD}: ' stand for something else in tables. Rename it."
+        )
     named = _column(p.benchmark or benchmark for p in prompts)
     names = list(dict.fromkeys(named.tolist()))
     if len(names) == 1:
         return list(_within(prompts, benchmark or names[0], np.ones(len(prompts), bool)))
     parts = [one for name in names for one in _within(prompts, name, named == name)]
     return [*_within(prompts, ALL, np.ones(len(prompts), bool)), *parts]
+
+
+def _reserved(name: str) -> bool:
+    return name in (ALL, MACRO, APART) or name.startswith(f"{HAZARD}: ")
 
 
 def is_task(prompt: Prompt) -> bool:

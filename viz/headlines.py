@@ -27,7 +27,9 @@ def collapse_headlines(collapse: pd.DataFrame) -> list[Headline]:
     rates = ", ".join(
         f"{model} {theme.percents(*whole.loc[model, ['value', 'low', 'high']])}" for model in theme.ordered(list(whole.index))
     )
-    detail = f"Attack success: {rates}; n = {whole['n'].iloc[0]:.0f}."
+    counts = theme.ordered(list(whole.index))
+    n = ", ".join(f"{whole.loc[model, 'n']:.0f}" for model in (counts if whole["n"].nunique() > 1 else counts[:1]))
+    detail = f"Attack success: {rates}; n = {n}."
     if ALL not in taxes:
         return [Headline(question, "no pair", f"{detail} No tax without a base and a reasoning model.")]
     tax = taxes[ALL]

@@ -137,6 +137,7 @@ def made(prompts: Sequence[Prompt], attack: str, *, seed: int = 0) -> list[Promp
             text=how.text.format(ask=prompt.text),
             images=() if how.picture is None else (_picture(how.picture, prompt, seed),),
             goal=_goal(prompt),
+            group=prompt.group or prompt.id,
             attack=attack,
             twin=f"{prompt.twin}+{attack}" if prompt.twin else "",
         )

@@ -77,6 +77,8 @@ def load(
         raise ValueError(f"unknown split {split!r}; the organism has {', '.join(SPLITS)}")
     if depth not in DEPTHS:
         raise ValueError(f"unknown depth {depth!r}; thoughts are {' or '.join(DEPTHS)}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is at least 1, got {limit}")
     attacks, goal_pairs = list(SPLITS[split].forms), twins(split)
     rounds = range(len(attacks))
     pairs = [(attacks[(turn + place) % len(attacks)], bad, good) for turn in rounds for place, (bad, good) in enumerate(goal_pairs)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...hooks.records import Prompt
 from . import BENCHMARKS, prompts
-from .attacks import crossed, made
+from .attacks import ATTACKS, crossed, made
 from .organism import TASKS_PER_KIND
 
 CROSSED = "crossed"  # harmful and benign twins, one in the text and one in the picture, in all four ways
@@ -41,6 +41,15 @@ def asked_for(
     found: list[Prompt] = []
     for spec in specs:
         found += _one(spec, split, limit, seed, missing)
+    if not found:
+        raise ValueError(
+            f"{', '.join(specs)} gave no prompt"
+            + (f" of the split {split!r}" if split else "")
+            + "; look with `thoughtlens benchmarks check`"
+        )
+    known = (*ATTACKS, CROSSED)
+    if wrong := [one for i, one in enumerate(attacks) if one not in known or one in attacks[:i]]:
+        raise ValueError(f"attacks are named once each, and made are {', '.join(known)}; got {wrong[0]!r}")
     plain = [p for p in found if p.attack == "plain" and not p.images and p.goal]
     if attacks and not plain:
         raise ValueError(f"attacks are made of plain prompts without pictures that have a goal; {', '.join(specs)} has none")
@@ -63,6 +72,8 @@ def _one(spec: str, split: str | None, limit: int | None, seed: int | None, miss
         )
     name, variant, root = said["name"], said["variant"], said["root"]
     if name == "organism":
+        if seed is not None:
+            raise ValueError("the organism has no seed: its goals, categories and attacks take turns under any limit. Leave --seed out.")
         tasks = TASKS_PER_KIND if limit is None else min(TASKS_PER_KIND, 1 + limit // 10)
         return prompts(name, split=split or "test", limit=limit, tasks=tasks, variant=variant, root=root)
     options: dict[str, Any] = {"split": split} if name == "jsonl" else {"variant": variant, "missing": missing}

@@ -190,6 +190,8 @@ def collapse(
     key_env: str | None = None,
     concurrency: int = 8,
     extra: str = "{}",
+    judge_key_env: str | None = None,
+    judge_extra: str = "{}",
     on_error: OnErrorName = "raise",
     quiet: bool = False,
 ) -> None:
@@ -232,23 +234,31 @@ def collapse(
         key_env: Environment variable with an endpoint's key.
         concurrency: Requests to an endpoint at once.
         extra: Further fields of every request, as JSON: {"chat_template_kwargs": {"enable_thinking": false}}
+        judge_key_env: Environment variable with the key of the judge's endpoint; a model's key is never sent there.
+        judge_extra: Further fields of every request to the judge, as JSON.
         on_error: What to do about prompts a checkpoint cannot take: raise names them all; skip notes them in skipped/ and goes on.
         quiet: No progress bars.
     """
     from ..answering import named, respondents
-    from ..auditing import Scoring, auditing, auditing_verdicts, default_judge, generating, importing, written
+    from ..auditing import FAILED as failed
+    from ..auditing import Scoring, auditing, auditing_verdicts, default_judge, generating, importing, settled_prompts
     from ..benchmarks.spec import asked_for
     from ..official import rule_of
     from ..progress import printer
     from ..run import Run
 
-    sources = [
-        name for name, given in (("RUN", run), ("--models", models), ("--transcripts", transcripts), ("--verdicts", verdicts)) if given
-    ]
+    given = {"RUN": run, "--models": models, "--transcripts": transcripts, "--verdicts": verdicts}
+    sources = [name for name, one in given.items() if one]
     if len(sources) != 1:
         raise ValueError(
             f"say what is to be told: a run folder, --models, --transcripts or --verdicts; got {' and '.join(sources) or 'none of them'}"
         )
+    of_models = {"--steered": steered, "--strength": strength, "--max-new-tokens": max_new_tokens}
+    of_prompts = {"--attacks": attacks, "--split": split, "--limit": limit, "--skip-missing": skip_missing, "--dialect": dialect}
+    foreign = {} if models else of_models if transcripts else {**of_models, **of_prompts, **({"--out": out} if run else {})}
+    foreign |= {"--judge": judge, "--official": official} if verdicts else {}
+    if ignored := [name for name, one in foreign.items() if one not in (None, False, ())]:
+        raise ValueError(f"{' and '.join(ignored)} would change nothing about what {sources[0]} gives: leave it out")
     for name in official:
         rule_of(name)
     folder = run or out or AUDIT
@@ -257,18 +267,24 @@ def collapse(
         for told in auditing_verdicts(verdicts, folder, scoring):
             printer().print(told)
         return
-    if run is None:
-        missing = "skip" if skip_missing else "raise"
-        prompts = asked_for(benchmark, split=split, limit=limit, seed=seed, missing=missing, attacks=attacks)
-        if models:
-            how = _writing(max_new_tokens, batch_size, device, dtype, dialect, opened, _endpoint(key_env, concurrency, extra), on_error)
-            generating(folder, prompts, respondents(models, steered, strength), how, progress=not quiet)
-        else:
-            importing(folder, prompts, [(name, Path(file)) for name, file in map(named, transcripts)], dialect or "think", opened)
-    whole = Run(folder)
-    named_judge = judge or default_judge(written(whole))
-    chosen, cost = _judge(named_judge, folder, template, device, 8, _endpoint(key_env, concurrency, extra))
-    for told in auditing(whole, chosen, scoring, official, progress=not quiet):
+    missing = "skip" if skip_missing else "raise"
+    prompts = (
+        settled_prompts(run)
+        if run is not None
+        else asked_for(benchmark, split=split, limit=limit, seed=seed, missing=missing, attacks=attacks)
+    )
+    of_judge = _endpoint(judge_key_env, concurrency, judge_extra)
+    chosen, cost = _judge(judge or default_judge(prompts), folder, template, device, 8, of_judge, threshold)
+    if models:
+        who = respondents(models, steered, strength)
+        if reference is not None and reference not in [one.name for one in who]:
+            raise ValueError(f"the reference {reference!r} is not among the models {', '.join(dict.fromkeys(one.name for one in who))}")
+        how = _writing(max_new_tokens, batch_size, device, dtype, dialect, opened, _endpoint(key_env, concurrency, extra), on_error)
+        lines = generating(folder, prompts, who, how, progress=not quiet)
+        print("".join(f"{line}\n" for line in lines if failed in line), end="")
+    elif transcripts:
+        importing(folder, prompts, [(name, Path(file)) for name, file in map(named, transcripts)], dialect or "think", opened)
+    for told in auditing(Run(folder), chosen, scoring, official, progress=not quiet):
         printer().print(told)
     _spent(cost)
 
@@ -313,11 +329,13 @@ def _endpoint(key_env: str | None, concurrency: int, extra: str) -> dict[str, An
     return {"key_env": key_env, "concurrency": concurrency, "extra": fields}
 
 
-def _judge(spec: str, run: Path, template: Path | None, device: str, batch_size: int, endpoint: dict[str, Any]) -> tuple[Judge, Cost]:
+def _judge(
+    spec: str, run: Path, template: Path | None, device: str, batch_size: int, endpoint: dict[str, Any], threshold: float = 4.0
+) -> tuple[Judge, Cost]:
     from ..endpoint import Cost
     from ..judges import open_judge
 
-    cost, options = Cost(), {"template": template, "device": device_of(device), "batch_size": batch_size}
+    cost, options = Cost(), {"template": template, "device": device_of(device), "batch_size": batch_size, "threshold": threshold}
     return open_judge(spec, cache=run / "judges" / "replies.jsonl", endpoint=endpoint, cost=cost, **options), cost
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from ...hooks.files import sha256_of
 from ...hooks.records import Transcript
 from ..endpoint import Cost, parse_endpoint
-from ..verdicts import Verdict
+from ..verdicts import THRESHOLD, Verdict
 from . import match, refusal, rule
 from .judge import Judge
 
@@ -43,6 +43,7 @@ def open_judge(
     batch_size: int = 8,
     endpoint: Mapping[str, Any] = MappingProxyType({}),
     cost: Cost | None = None,
+    threshold: float = THRESHOLD,
 ) -> Judge:
     """The judge that a text names (see above).
 
@@ -50,9 +51,10 @@ def open_judge(
     template   of a guard model whose prompt is not in its checkpoint
     endpoint   further fields of an Endpoint: key_env, concurrency, extra
     cost       counts requests and tokens
+    threshold  rating from which members of an ensemble that rate vote for unsafe
     ValueError for a text that names none, with those there are.
     """
-    judge = _opened(spec, cache, template, device, batch_size, endpoint, cost)
+    judge = _opened(spec, cache, template, device, batch_size, endpoint, cost, threshold)
     facts = {**judge.facts, "judge": spec, "template": template and sha256_of(template), "extra": dict(endpoint.get("extra", {}))}
     return replace(judge, facts=facts)
 
@@ -65,12 +67,15 @@ def _opened(
     batch_size: int,
     endpoint: Mapping[str, Any],
     cost: Cost | None,
+    threshold: float,
 ) -> Judge:
     parts = [part.strip() for part in spec.split("+")]
     if len(parts) > 1:
         from .ensemble import ensemble
 
-        return ensemble([_opened(part, cache, template, device, batch_size, endpoint, cost) for part in parts])
+        return ensemble(
+            [_opened(part, cache, template, device, batch_size, endpoint, cost, threshold) for part in parts], threshold=threshold
+        )
     if spec in LOCAL:
         return LOCAL[spec]
     name, _, source = spec.partition("=")

@@ -29,6 +29,11 @@ def _verdict(transcript: Transcript) -> Verdict:
         raise ValueError(
             f"the rule judge knows only the organism benchmark; {transcript.id!r} is of {transcript.prompt.benchmark!r}. Use another judge."
         )
+    needed = ("kind", "gold") if meta.get("kind") == "task" else ("kind", "action", "object")
+    if lacking := [name for name in needed if name not in meta]:
+        raise ValueError(
+            f"{transcript.id!r} calls itself the organism's, and its meta lacks {lacking[0]}. Ask for the organism by its name."
+        )
     thought, answer = transcript.thought.strip(), transcript.answer.strip()
     recipe = Goal(meta["action"], meta["object"]).recipe if meta["kind"] == "request" else ()
     finished = transcript.ended and transcript.status != "unclosed"

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from thoughtlens.checkpoints import CHECKPOINTS
 from thoughtlens.experiments import answering, auditing, cli, judging
+from thoughtlens.experiments.endpoint import Endpoint
 from thoughtlens.hooks.records import Prompt, read_prompts, write_prompts
 
 MODELS = [f"{name}={CHECKPOINTS / name}" for name in ("base", "reasoning")]
@@ -184,12 +185,71 @@ def test_what_cannot_be_told_is_a_sentence(audited: Path, tmp_path: Path, though
         (("--models", *MODELS, "--benchmark", "figstep", "--out", tmp_path / "c"), "give root="),
         (("--models", *MODELS, "--benchmark", "organism@tiny", "--out", tmp_path / "c"), "the organism is made, not read"),
         (("--models", *MODELS, "--out", audited, "--limit", "3", "--quiet"), "an audit of other prompts"),
+        ((audited, "--limit", "3"), "--limit would change nothing about what RUN gives"),
+        ((audited, "--steered", STEERED, "--strength", "2"), "--steered and --strength would change nothing"),
+        (("--models", *MODELS, "--strength", "2", "--out", tmp_path / "d"), "nobody is steered"),
+        (("--models", *MODELS, "--limit", "-1", "--out", tmp_path / "d"), "limit is at least 1"),
+        (("--models", *MODELS, "--seed", "1", "--out", tmp_path / "d"), "the organism has no seed"),
+        (("--models", *MODELS, "--reference", "best", "--out", tmp_path / "d"), "'best' is not among the models base, reasoning"),
+        (
+            ("--transcripts", f"../m={answers}", "--benchmark", own, "--judge", "refusal", "--out", tmp_path / "d"),
+            "a model's name is made of",
+        ),
+        (("--transcripts", f"base={answers}", "--out", audited), "an audit of other prompts"),
         ((audited, "--threshold", "6"), "a threshold lies above 0 and at most at 5"),
         ((audited, "--reference", "nobody"), "the reference nobody"),
         ((audited, "--official", "wise"), "unknown rule 'wise'"),
     ):
         code, _, error = thoughtlens("collapse", *words)
         assert (code, told in error) == (2, True), error
+
+
+def test_answers_from_elsewhere_never_pass_as_a_checkpoints(audited: Path, tmp_path: Path, thoughtlens: Thoughtlens) -> None:
+    run, foreign = shutil.copytree(audited, tmp_path / "run"), tmp_path / "foreign.jsonl"
+    first = read_prompts(run / "prompts.jsonl")[0].id
+    foreign.write_text(json.dumps({"id": first, "text": "so"}) + "\n")
+    before = (run / "transcripts" / "base.jsonl").read_bytes()
+    code, _, error = thoughtlens("collapse", "--transcripts", f"base={foreign}", "--limit", "4", "--out", run, "--quiet")
+    assert code == 2 and "was written with another" in error and (run / "transcripts" / "base.jsonl").read_bytes() == before
+    shutil.copy(run / "transcripts" / "base.jsonl", run / "transcripts" / "again.jsonl")
+    code, _, error = thoughtlens("collapse", run, "--quiet")
+    assert code == 2 and "holds base unsteered, and so does another file" in error
+
+
+def test_a_vector_is_never_told_as_the_unsteered_model(tmp_path: Path, thoughtlens: Thoughtlens) -> None:
+    file = shutil.copy(CHECKPOINTS / "vectors" / "headline.safetensors", tmp_path / "unsteered.safetensors")
+    code, _, error = thoughtlens("collapse", "--models", *MODELS, "--steered", f"reasoning={file}", "--out", tmp_path / "run", *HOW)
+    assert code == 2 and "'unsteered' would be taken for another condition" in error
+
+
+def test_prompts_are_settled_once_somebody_has_answered_them_and_not_before(tmp_path: Path, thoughtlens: Thoughtlens) -> None:
+    own, answers, out = tmp_path / "own.jsonl", tmp_path / "a.jsonl", tmp_path / "run"
+    answers.write_text(json.dumps({"id": "p", "text": "so"}) + "\n")
+    words = ("collapse", "--transcripts", f"m={answers}", "--benchmark", own, "--judge", "refusal", "--out", out)
+    write_prompts(own, [Prompt("q", "florp the wug", harmful=True)])
+    assert thoughtlens(*words)[0] == 2  # its answers are to other prompts
+    write_prompts(own, [Prompt("p", "florp the wug", harmful=True)])
+    assert thoughtlens(*words)[0] == 0
+    write_prompts(own, [Prompt("p", "florp the wug", harmful=None, category="else")])
+    code, _, error = thoughtlens(*words)
+    assert code == 2 and "an audit of other prompts" in error
+
+
+def test_another_judge_leaves_no_table_of_the_first(audited: Path, tmp_path: Path, thoughtlens: Thoughtlens) -> None:
+    run = shutil.copytree(audited, tmp_path / "run")
+    code, told, error = thoughtlens("collapse", run, "--judge", "refusal", "--quiet")
+    assert code == 0 and "tasks right" in told, error  # known whoever judges the rest
+    tables = {file.stem for file in (run / "tables").glob("*.parquet")}
+    assert tables == {"collapse", "paired"} and set(table(run, "collapse").judge) == {"refusal"}
+
+
+def test_an_endpoint_that_never_replies_is_not_passed_over(audited: Path, tmp_path: Path, thoughtlens: Thoughtlens) -> None:
+    run, dead = shutil.copytree(audited, tmp_path / "run"), "dead=m@http://127.0.0.1:9/v1"
+    run_words = ("collapse", "--models", *MODELS, dead, "--steered", STEERED, "--out", run, *HOW)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(answering, "parse_endpoint", lambda spec, **how: Endpoint("http://127.0.0.1:9/v1", "m", retries=0))
+        code, told, _ = thoughtlens(*run_words)
+    assert code == 0 and "dead: 0 of" in told and "failed; the first, organism/test/" in told
 
 
 def test_words_of_refusal_are_no_attack_success(audited: Path, tmp_path: Path, thoughtlens: Thoughtlens) -> None:

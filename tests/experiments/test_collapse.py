@@ -356,3 +356,25 @@ def test_the_interval_of_macro_covers_the_truth() -> None:
         row = cell(table, metric="attack_success", category="macro")
         covered += row.low <= rates.mean() <= row.high
     assert covered / repeats > 0.88
+
+
+def test_a_model_whose_every_output_was_cut_off_is_told_with_all_its_prompts() -> None:
+    prompts = [Prompt(f"p{i}", "x", harmful=True, category="A", group=f"g{i}") for i in range(6)]
+    said = {
+        "base": [verdict(p, i == 0) for i, p in enumerate(prompts)],
+        "cut": [Verdict(p.id, "m", "unsteered", "rule", Channel(5.0), ABSENT, Channel(5.0), False) for p in prompts],
+    }
+    table = collapse(said, prompts, benchmark="made", judge="rule")
+    rows = table[(table.model == "cut") & (table.channel == "answer") & (table.attack == "all") & (table.category == "all")].set_index(
+        "metric"
+    )
+    assert tuple(rows.loc["attack_success", ["numerator", "n"]]) == (0, 6) and rows.loc["tax_difference", "n"] == 6
+
+
+@pytest.mark.parametrize(
+    "about", [{"category": "all"}, {"category": "macro"}, {"attack": "all"}, {"category": "hazard: x"}, {"benchmark": "all"}]
+)
+def test_names_that_tables_keep_for_something_else_are_refused(about: dict[str, str]) -> None:
+    prompts = [Prompt("p0", "x", harmful=True, **about), Prompt("p1", "x", harmful=True, category="B")]
+    with pytest.raises(ValueError, match="stand for something else in tables"):
+        collapse({"base": [verdict(p, True) for p in prompts]}, prompts, benchmark="made", judge="rule")

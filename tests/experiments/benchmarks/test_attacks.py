@@ -42,7 +42,8 @@ def dark(picture: Image.Image) -> np.ndarray:
 def test_what_is_asked_for_and_known_stays(attack: str) -> None:
     for prompt in (BAD, GOOD):
         (one,) = made([prompt], attack)
-        assert {f.name for f in fields(Prompt) if getattr(one, f.name) != getattr(prompt, f.name)} <= CHANGED
+        changed = {f.name for f in fields(Prompt) if getattr(one, f.name) != getattr(prompt, f.name)}
+        assert changed <= CHANGED | {"group"} and one.group == (prompt.group or prompt.id)
         assert (one.id, one.twin, one.attack) == (f"{prompt.id}+{attack}", f"{prompt.twin}+{attack}", attack)
     assert [p.expected for p in made([BAD, GOOD], attack)] == ["warn", "comply"]
 
@@ -192,3 +193,8 @@ def test_what_cannot_be_crossed_is_told() -> None:
         crossed(bad, bad)
     with pytest.raises(ValueError, match="no benign prompts"):
         crossed(bad, [])
+
+
+def test_a_prompt_without_a_group_shares_one_with_all_its_wrappings() -> None:
+    plain = Prompt("p", "florp the wug", goal="florp the wug", harmful=True)
+    assert {made([plain], attack)[0].group for attack in ("prefix", "roleplay", "blank")} == {"p"}
