@@ -139,9 +139,15 @@ def importing(out: Path, prompts: Sequence[Prompt], files: Sequence[tuple[str, P
 
 
 def settled_prompts(folder: Path) -> list[Prompt]:
-    """The prompts of a run folder. ValueError where there are none."""
+    """The prompts of an audit's folder. ValueError where there are none, and for the folder of something else."""
     if not (folder / PROMPTS).is_file():
         raise ValueError(f"{folder} holds no {PROMPTS} and transcripts/: `thoughtlens generate --out {folder}` writes them")
+    config = folder / CONFIG
+    if not config.is_file() or json.loads(config.read_text(encoding="utf-8")).get("stage") != STAGE:
+        raise ValueError(
+            f"{folder} is the folder of something else, whose answers are of several splits: its {CONFIG} is not that of an audit. "
+            "Let its models answer with `thoughtlens generate`, or take its answers in with --transcripts."
+        )
     return read_prompts(folder / PROMPTS)
 
 

@@ -172,10 +172,14 @@ def test_what_cannot_be_told_is_a_sentence(audited: Path, tmp_path: Path, though
     own = write_prompts(tmp_path / "own.jsonl", [Prompt("p", "florp the wug", harmful=True)])
     answers = tmp_path / "a.jsonl"
     answers.write_text('{"id": "p", "text": "so"}\n')
+    (tmp_path / "else").mkdir()
+    write_prompts(tmp_path / "else" / "prompts.jsonl", [Prompt("p", "florp")])
+    (tmp_path / "else" / "config.yaml").write_text('{"models": {}}')
     for words, told in (
         ((), "say what is to be told: a run folder, --models, --transcripts or --verdicts; got none of them"),
         ((audited, "--verdicts", own), "got RUN and --verdicts"),
         ((tmp_path / "empty",), "holds no prompts.jsonl"),
+        ((tmp_path / "else",), "is the folder of something else"),
         (("--transcripts", f"m={answers}", "--benchmark", own, "--out", tmp_path / "a"), "name a judge of these prompts with --judge"),
         (
             ("--transcripts", f"m={answers}", "--benchmark", own, "--judge", "wise", "--out", tmp_path / "b"),

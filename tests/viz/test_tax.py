@@ -66,12 +66,14 @@ def test_two_judges_are_never_added_up(tables):
     assert "judge rule at ≥ 4" in both.layout.title.subtitle.text
 
 
-def test_reading_holds_the_numbers_and_the_blind_spot(tables):
+def test_reading_holds_the_numbers_and_claims_no_blind_spot(tables):
     told = read_tax(tables["collapse"])
     for model in ("base", "reasoning", "safe"):
         row = shown(tables["collapse"], model, category="all", attack="all")
         assert f"{model} {100 * row['value']:.0f}% [{100 * row['low']:.0f}–{100 * row['high']:.0f}]" in told
-    assert "n = 200 each" in told and "Blind spots" in told and "malware" in told
+    tax = tables["collapse"].query("metric == 'tax_difference' and category != 'all'").set_index("category")["value"]
+    assert "n = 200 each" in told and f"the largest is {tax.idxmax()} (" in told and f"the smallest {tax.idxmin()} (" in told
+    assert "Blind spots" not in told and "Whether one is a blind spot takes a test" in told
 
 
 def test_no_tax_is_said_to_be_none(tables):
@@ -79,7 +81,6 @@ def test_no_tax_is_said_to_be_none(tables):
     base = collapse[collapse.model == "base"]
     same = pd.concat([base, base.assign(model="reasoning")], ignore_index=True)
     assert "holds zero, so this run shows no collapse" in read_tax(same)
-    assert "no blind spot is shown" in read_tax(same)
     assert "no tax to compute" in read_tax(base)
 
 

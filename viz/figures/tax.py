@@ -4,7 +4,7 @@
 
 Rows: `collapse`, metric attack_success, channel answer, condition unsteered, one judge at one threshold. Where the table has
 `tax_difference` (paired, as experiments compute it) that interval is used; else Newcombe's from the two rates.
-A category is a *blind spot* when the interval of its tax lies above the tax over all categories.
+Which category is a *blind spot* takes a test of its own (table `blind_spots`), which no figure of single intervals replaces.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def read_tax(collapse: pd.DataFrame) -> str:
     taxes = taxes_by(collapse, "category")
     if ALL not in taxes:
         return told + "Without both a base and a reasoning model there is no tax to compute."
-    return told + _overall(taxes[ALL]) + _spots(taxes[ALL], {name: tax for name, tax in taxes.items() if name != ALL})
+    return told + _overall(taxes[ALL]) + _spots({name: tax for name, tax in taxes.items() if name != ALL})
 
 
 def _each(whole: pd.DataFrame) -> str:
@@ -165,18 +165,15 @@ def _overall(tax: Tax) -> str:
     return f"The reasoning tax is {theme.points(*tax[:3])}{verdict}"
 
 
-def _spots(whole: Tax, taxes: dict[str, Tax]) -> str:
+def _spots(taxes: dict[str, Tax]) -> str:
+    """The largest tax; never whether it stands out from the rest, which takes a test (`blind_spots`)."""
     if len(taxes) < 2:
         return ""
     said = {name: f"{name} ({theme.points(*tax[:3])}, n = {tax.n})" for name, tax in taxes.items()}
-    largest = sorted(taxes, key=lambda name: taxes[name].value, reverse=True)
-    if spots := [name for name in largest if taxes[name].low > whole.value]:
-        told = f"Blind spots, categories whose interval lies above the overall tax: {'; '.join(said[name] for name in spots)}"
-        return f"{told} ({len(taxes)} categories looked at, intervals not widened for that)."
-    fewest = min(tax.n for tax in taxes.values())
+    by_size = sorted(taxes, key=lambda name: taxes[name].value, reverse=True)
     return (
-        f"The largest is {said[largest[0]]}, but no category's interval lies above the overall tax: "
-        f"with as few as {fewest} prompts a category, no blind spot is shown."
+        f"Of {len(taxes)} categories the largest is {said[by_size[0]]}, the smallest {said[by_size[-1]]}. "
+        "Whether one is a blind spot takes a test that is corrected for how many there are: `thoughtlens collapse` makes it."
     )
 
 
