@@ -27,8 +27,8 @@ def collapse_headlines(collapse: pd.DataFrame) -> list[Headline]:
     rates = ", ".join(
         f"{model} {theme.percents(*whole.loc[model, ['value', 'low', 'high']])}" for model in theme.ordered(list(whole.index))
     )
-    counts = theme.ordered(list(whole.index))
-    n = ", ".join(f"{whole.loc[model, 'n']:.0f}" for model in (counts if whole["n"].nunique() > 1 else counts[:1]))
+    counts = [int(whole["n"].loc[model]) for model in theme.ordered(list(whole.index))]
+    n = ", ".join(map(str, counts if len(set(counts)) > 1 else counts[:1]))
     detail = f"Attack success: {rates}; n = {n}."
     if ALL not in taxes:
         return [Headline(question, "no pair", f"{detail} No tax without a base and a reasoning model.")]
