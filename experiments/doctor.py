@@ -22,8 +22,8 @@ EXTRAS = {  # those of pyproject.toml
     "export": ("peft", "gguf"),
     "shard": ("accelerate",),
     "quantize": ("bitsandbytes", "accelerate"),
-    "test": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis"),
-    "dev": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pandas-stubs", "build"),
+    "test": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis", "statsmodels"),
+    "dev": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis", "statsmodels", "ruff", "mypy", "pandas-stubs", "build"),
 }
 OPTIONAL = {"torchvision": "video and fast image processors; not needed"}
 

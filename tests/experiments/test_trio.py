@@ -241,7 +241,7 @@ def test_a_gate_of_a_kept_probe_steers(probed: Path) -> None:
 def probed(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run, probed."""
     folder = Path(shutil.copytree(finished.folder, tmp_path_factory.mktemp("probed") / "run"))
-    asked = Asked(kinds=("logistic",), spans=("last_prompt", "step_end[1]", "step_end[4]"), shuffles=3, directions=3, resampled=30)
+    asked = Asked(kinds=("logistic",), spans=("last_prompt", "step_end[4]"), shuffles=2, directions=2, resampled=20)
     probe(folder, asked, device="cpu", progress=False)
     return folder
 
