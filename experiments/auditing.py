@@ -46,7 +46,6 @@ STAGE = "audit"
 log = logging.getLogger(__name__)
 
 PROMPTS, CONFIG, CALIBRATION = "prompts.jsonl", "config.yaml", "calibration"
-FAILED = "failed; the first"
 By = tuple[str, str]  # model, condition
 
 
@@ -120,7 +119,7 @@ def answered(run: Run, name: str, said: Sequence[Transcript], asked_of: int) -> 
     """How many answered and ended; of those that did not, why the first."""
     file = run.path("skipped", f"{name}.jsonl")
     failed = read_skipped(file) if file.is_file() else []
-    why = f"; {len(failed)} {FAILED}, {failed[0].prompt_id}: {failed[0].error}" if failed else ""
+    why = f"; {len(failed)} failed; the first, {failed[0].prompt_id}: {failed[0].error}" if failed else ""
     return f"{name}: {len(said)} of {asked_of} answered, {sum(t.ended for t in said)} ended{why}"
 
 

@@ -240,7 +240,6 @@ def collapse(
         quiet: No progress bars.
     """
     from ..answering import named, respondents
-    from ..auditing import FAILED as failed
     from ..auditing import Scoring, auditing, auditing_verdicts, default_judge, generating, importing, settled_prompts
     from ..benchmarks.spec import asked_for
     from ..official import rule_of
@@ -254,8 +253,10 @@ def collapse(
             f"say what is to be told: a run folder, --models, --transcripts or --verdicts; got {' and '.join(sources) or 'none of them'}"
         )
     of_models = {"--steered": steered, "--strength": strength, "--max-new-tokens": max_new_tokens}
-    of_prompts = {"--attacks": attacks, "--split": split, "--limit": limit, "--skip-missing": skip_missing, "--dialect": dialect}
-    foreign = {} if models else of_models if transcripts else {**of_models, **of_prompts, **({"--out": out} if run else {})}
+    of_prompts = {"--attacks": attacks, "--split": split, "--limit": limit, "--skip-missing": skip_missing}
+    of_texts = {"--dialect": dialect, "--opened": opened}
+    foreign = {} if models else of_models if transcripts else {**of_models, **of_prompts, **of_texts}
+    foreign |= {"--out": out} if run else {}
     foreign |= {"--judge": judge, "--official": official} if verdicts else {}
     if ignored := [name for name, one in foreign.items() if one not in (None, False, ())]:
         raise ValueError(f"{' and '.join(ignored)} would change nothing about what {sources[0]} gives: leave it out")
@@ -280,8 +281,7 @@ def collapse(
         if reference is not None and reference not in [one.name for one in who]:
             raise ValueError(f"the reference {reference!r} is not among the models {', '.join(dict.fromkeys(one.name for one in who))}")
         how = _writing(max_new_tokens, batch_size, device, dtype, dialect, opened, _endpoint(key_env, concurrency, extra), on_error)
-        lines = generating(folder, prompts, who, how, progress=not quiet)
-        print("".join(f"{line}\n" for line in lines if failed in line), end="")
+        print("\n".join(generating(folder, prompts, who, how, progress=not quiet)))
     elif transcripts:
         importing(folder, prompts, [(name, Path(file)) for name, file in map(named, transcripts)], dialect or "think", opened)
     for told in auditing(Run(folder), chosen, scoring, official, progress=not quiet):
