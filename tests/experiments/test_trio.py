@@ -6,8 +6,10 @@ Small on purpose: 20 twin pairs for behaviour, a plan of a few goals for the stu
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,14 @@ def begin(folder: Path) -> Study:
     steering.write_text(json.dumps(chosen))
     with track(False) as bars:
         return Study(open_run(folder, {"study": "small"}), plan, bars, "cpu", steering)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> Iterator[None]:
+    """Intervals from few resamples: what is tested here is that they are there and come out the same."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(study, "fit_probes", partial(study.fit_probes, resampled=20))
+        yield
 
 
 def finish(started: Study) -> Run:
@@ -205,6 +215,13 @@ FROM_STORES = "detection holdouts transfer geometry angles samples categories".s
 @pytest.mark.parametrize("name", [*FROM_STORES, *READ_AGAIN])
 def test_probing_leaves_every_table(probed: Path, name: str) -> None:
     assert len(Run(probed).table(name))
+
+
+def test_the_report_tells_every_question_of_probing(probed: Path) -> None:
+    page = (probed / "report.html").read_text(encoding="utf-8")
+    (left,) = re.findall(r"Not asked of this run yet: ([^.]*)\.", page)  # decide, sweep and explain take longer
+    asked = "Whether it transfers", "At both ends of the thought", "Where the thought turns", "What writes the direction"
+    assert all(question in page and question.lower() not in left for question in asked)
 
 
 def test_probing_adds_what_the_writer_complied_with_and_baselines(probed: Path) -> None:
