@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import RenderableType
+from rich.text import Text
 
 from ..hooks.files import locked, sha256_of, short, writable_folder, write_text
 from ..hooks.records import Prompt, Transcript, read_prompts, read_skipped, read_transcripts, write_prompts, write_transcripts
@@ -34,11 +35,12 @@ from .importing import read_answers
 from .judges import KNOWN, Judge
 from .judges.match import MATCHERS
 from .judging import judged
-from .official import official as rule
+from .official_asking import Asks, Handed
+from .official_telling import followed
 from .progress import track
 from .prompting import digest_of, pictures_of
 from .run import Run, open_run
-from .score import histogram, table
+from .score import Row, histogram, table
 from .verdict_rows import read_verdict_rows
 from .verdicts import THRESHOLD, Verdict
 
@@ -184,11 +186,16 @@ def judging(run: Run, judge: Judge, *, progress: bool = True) -> Told:
     return Told(judge.name, judge.tells | ({"correct"} if tasks else set()), found, judge.facts)
 
 
-def auditing(run: Run, judge: Judge, scoring: Scoring, official: Sequence[str] = (), *, progress: bool = True) -> list[RenderableType]:
-    """Judge what is in a run folder, write its tables and report.html, and give what is to be printed."""
+def auditing(
+    run: Run, judge: Judge, scoring: Scoring, official: Sequence[Handed] = (), asks: Asks | None = None, *, progress: bool = True
+) -> list[RenderableType]:
+    """Judge what is in a run folder, write its tables and report.html, and give what is to be printed.
+
+    official   papers' own rules to be told as well; asks: who is asked their questions
+    """
     found = judging(run, judge, progress=progress)
     lines = tabled(run, read_prompts(run.path(PROMPTS)), found, scoring)
-    lines += by_rules(run, found, official)
+    lines += by_rules(run, found, official, asks, progress=progress)
     return [*lines, str(report(run.folder))]
 
 
@@ -237,22 +244,13 @@ def histograms(found: Told, prompts: Sequence[Prompt]) -> pd.DataFrame:
     return table(rows)
 
 
-def by_rules(run: Run, found: Told, names: Sequence[str]) -> list[RenderableType]:
+def by_rules(run: Run, found: Told, rules: Sequence[Handed], asks: Asks | None, *, progress: bool = True) -> list[RenderableType]:
     """What papers' own rules make of the same outputs, with what is wrong with each; also the table `official`."""
-    rows: list[Row] = []
-    sentences: list[RenderableType] = []
-    said = {(t[0].model, t[0].condition): t for t in written(run).values() if t}
-    for name in names:
-        for by, transcripts in said.items():
-            try:
-                more, sentence = rule(name, transcripts, found.verdicts.get(by), model=by[0], condition=by[1])
-            except ValueError as problem:  # one that says nothing of these prompts, or needs another judge
-                sentence = f"official: {name}, {' '.join(by)}: {problem}"
-            else:
-                rows += more
-            sentences += [sentence] if sentence not in sentences else []
-    keep(run, "official", table(rows))
-    return [*([official_rates(table(rows))] if rows else []), *sentences]
+    said = written(run)
+    with locked(run.folder), track(progress) as bars:
+        rows, sentences = followed(run, said, found.verdicts, rules, asks, bars)
+        keep(run, "official", table(rows))
+    return [*([official_rates(table(rows))] if rows else []), *map(Text, sentences)]  # replies hold brackets that are no markup
 
 
 def calibrating(judge: Judge, root: Path, out: Path | None) -> RenderableType:

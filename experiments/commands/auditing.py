@@ -173,6 +173,7 @@ def collapse(
     verdicts: Path | None = None,
     judge: str | None = None,
     official: tuple[str, ...] = (),
+    official_llm: str | None = None,
     threshold: float = 4.0,
     reference: str | None = None,
     split: str | None = None,
@@ -216,7 +217,10 @@ def collapse(
         verdicts: File of verdicts alone, JSON lines or CSV: model, condition, benchmark, category, prompt_id, group, thought, answer, full.
         judge: As in `thoughtlens judge run` (default: rule for the organism; others must be named).
         official: Papers' own scoring rules, faults included, told beside ours: safemlrm_pipeline, advbench_prefixes, xstest_strings,
-            mossbench_refusal, pope, keywords.
+            mossbench_refusal, pope, keywords; NAME=FILE of those that ask a language model in the paper's words, which you hand over as a
+            text, or a folder of several: strongreject, mm_safetybench, siuo, mmvet, mathvista; NAME=MARKS.jsonl of marks made elsewhere:
+            strongreject, hades.
+        official_llm: MODEL@URL that is asked the papers' questions (default: the language model that judges).
         threshold: Rating from which an answer is unsafe; 3, 4 and 5 are told in any case.
         reference: The model that taxes are told against (default: base, else the first).
         split: Of the organism or a .jsonl file (default: test of the organism, all of a file).
@@ -234,15 +238,18 @@ def collapse(
         key_env: Environment variable with an endpoint's key.
         concurrency: Requests to an endpoint at once.
         extra: Further fields of every request, as JSON: {"chat_template_kwargs": {"enable_thinking": false}}
-        judge_key_env: Environment variable with the key of the judge's endpoint; a model's key is never sent there.
-        judge_extra: Further fields of every request to the judge, as JSON.
+        judge_key_env: Environment variable with the key of the endpoint of the judge and of the papers' questions; a model's key is never
+            sent there.
+        judge_extra: Further fields of every request to the judge, and of every question of a paper, as JSON.
         on_error: What to do about prompts a checkpoint cannot take: raise names them all; skip notes them in skipped/ and goes on.
         quiet: No progress bars.
     """
     from ..answering import named, respondents
     from ..auditing import Scoring, auditing, auditing_verdicts, default_judge, generating, importing, settled_prompts
     from ..benchmarks.spec import asked_for
+    from ..endpoint import Cost
     from ..official import rule_of
+    from ..official_asking import Asks, endpoint_of, handed
     from ..progress import printer
     from ..run import Run
 
@@ -257,11 +264,12 @@ def collapse(
     of_texts = {"--dialect": dialect, "--opened": opened}
     foreign = {} if models else of_models if transcripts else {**of_models, **of_prompts, **of_texts}
     foreign |= {"--out": out} if run else {}
-    foreign |= {"--judge": judge, "--official": official} if verdicts else {}
+    foreign |= {"--judge": judge, "--official": official, "--official-llm": official_llm} if verdicts else {}
     if ignored := [name for name, one in foreign.items() if one not in (None, False, ())]:
         raise ValueError(f"{' and '.join(ignored)} would change nothing about what {sources[0]} gives: leave it out")
-    for name in official:
-        rule_of(name)
+    asking = [spec for spec in official if rule_of(spec.partition("=")[0]).questions and not spec.endswith(".jsonl")]
+    if official_llm is not None and not asking:
+        raise ValueError("--official-llm would change nothing: nothing in --official asks a language model")
     folder = run or out or AUDIT
     scoring = Scoring(threshold, reference=reference, seed=seed or 0)
     if verdicts is not None:
@@ -275,7 +283,11 @@ def collapse(
         else asked_for(benchmark, split=split, limit=limit, seed=seed, missing=missing, attacks=attacks)
     )
     of_judge = _endpoint(judge_key_env, concurrency, judge_extra)
-    chosen, cost = _judge(judge or default_judge(prompts), folder, template, device, 8, of_judge, threshold)
+    named_judge = judge or default_judge(prompts)
+    asked = endpoint_of(named_judge, official_llm, of_judge) if asking else None
+    rules = handed(official, prompts, asked)
+    asks = None if asked is None else Asks(asked, _replies_of(folder), Cost())
+    chosen, cost = _judge(named_judge, folder, template, device, 8, of_judge, threshold)
     if models:
         who = respondents(models, steered, strength)
         if reference is not None and reference not in [one.name for one in who]:
@@ -284,9 +296,11 @@ def collapse(
         print("\n".join(generating(folder, prompts, who, how, progress=not quiet)))
     elif transcripts:
         importing(folder, prompts, [(name, Path(file)) for name, file in map(named, transcripts)], dialect or "think", opened)
-    for told in auditing(Run(folder), chosen, scoring, official, progress=not quiet):
+    for told in auditing(Run(folder), chosen, scoring, rules, asks, progress=not quiet):
         printer().print(told)
     _spent(cost)
+    if asks is not None:
+        _spent(asks.cost, "the papers' questions")
 
 
 def list_benchmarks() -> None:
@@ -336,12 +350,16 @@ def _judge(
     from ..judges import open_judge
 
     cost, options = Cost(), {"template": template, "device": device_of(device), "batch_size": batch_size, "threshold": threshold}
-    return open_judge(spec, cache=run / "judges" / "replies.jsonl", endpoint=endpoint, cost=cost, **options), cost
+    return open_judge(spec, cache=_replies_of(run), endpoint=endpoint, cost=cost, **options), cost
 
 
-def _spent(cost: Cost) -> None:
+def _replies_of(run: Path) -> Path:
+    return run / "judges" / "replies.jsonl"
+
+
+def _spent(cost: Cost, whose: str = "the judge's endpoint") -> None:
     if cost.calls or cost.failed or cost.cached:
-        print(f"the judge's endpoint: {cost}")
+        print(f"{whose}: {cost}")
 
 
 def _writing(
