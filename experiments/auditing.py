@@ -24,7 +24,6 @@ from rich.text import Text
 
 from ..hooks.files import locked, sha256_of, short, writable_folder, write_text
 from ..hooks.records import Prompt, Transcript, read_prompts, read_skipped, read_transcripts, write_prompts, write_transcripts
-from ..viz.report import report
 from .answering import Respondent, Writing, answers, settled
 from .auditing_tables import calibration_rates, official_rates, told
 from .blindspots import blind_spots
@@ -41,6 +40,7 @@ from .progress import track
 from .prompting import digest_of, pictures_of
 from .run import Run, open_run
 from .score import Row, histogram, table
+from .telling import tell
 from .verdict_rows import read_verdict_rows
 from .verdicts import THRESHOLD, Verdict
 
@@ -196,7 +196,7 @@ def auditing(
     found = judging(run, judge, progress=progress)
     lines = tabled(run, read_prompts(run.path(PROMPTS)), found, scoring)
     lines += by_rules(run, found, official, asks, progress=progress)
-    return [*lines, str(report(run.folder))]
+    return [*lines, str(tell(run.folder))]
 
 
 def auditing_verdicts(file: Path, out: Path, scoring: Scoring) -> list[RenderableType]:
@@ -206,7 +206,7 @@ def auditing_verdicts(file: Path, out: Path, scoring: Scoring) -> list[Renderabl
         run, _ = asked(out, prompts)
         refused = any(v.answer.refusal is not None for of_one in verdicts.values() for v in of_one)
         lines = tabled(run, prompts, Told(judge, frozenset({"rating"} | ({"refusal"} if refused else set())), verdicts), scoring)
-    return [*lines, str(report(run.folder))]
+    return [*lines, str(tell(run.folder))]
 
 
 def tabled(run: Run, prompts: Sequence[Prompt], found: Told, scoring: Scoring) -> list[RenderableType]:

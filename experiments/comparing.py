@@ -23,7 +23,6 @@ import pandas as pd
 from ..hooks.files import atomic, write_text
 from ..hooks.records import Prompt, Transcript, read_transcripts, write_transcripts
 from ..hooks.spans import parse_span
-from ..viz.report import report
 from . import comparing_tables as tables
 from .benchmarks import prompts as load_prompts
 from .organism.reminders import REMINDERS, SYSTEMS, TIMES
@@ -32,6 +31,7 @@ from .restoration import FURTHER_GATES, GATES, METRICS, STRENGTHS, Setting, Work
 from .run import digest
 from .score import over_groups
 from .study import Study, begun, choosing, slug, workbench
+from .telling import tell
 from .verdicts import Verdict, read_verdicts, write_verdicts
 from .ways import Way, answers, kl
 
@@ -98,7 +98,7 @@ def sweep(out: Path, how: Compare, *, checkpoints: Path | None = None, device: s
         table = compare(study, how)
     for told in (tables.settings(table), tables.rates(table), tables.attacks(table), *tables.sentences(table)):
         console.print(told, soft_wrap=isinstance(told, str))
-    page = report(study.run.folder)
+    page = tell(study.run.folder)
     console.print(f"[bold]report[/bold] {page}")
     return page
 

@@ -26,12 +26,12 @@ from ..checkpoints import CHECKPOINTS
 from ..hooks.anchor import Anchor
 from ..hooks.files import locked
 from ..probes.deciding import decision_points, stability
-from ..viz.report import report
 from . import deciding_tables as told
 from .answer_key import KEYS, against_key, positions
 from .asked import Asked, Probing, Unanswered, open_probing
 from .progress import printer
 from .rereading import followed
+from .telling import tell
 
 TABLES = ("decision_ranks", "decision_agreement", "decision_sweep", "decision_boundaries", "decision_readout")
 KEY, STABILITY = "decision_key", "decision_stability"
@@ -83,7 +83,7 @@ def decide(
             table = stability({str(folder): p.run.table(TABLES[0]) for folder, p in opened.items()})
             first.run.write_table(STABILITY, table)
             console.print(told.stable(table))
-        console.print(f"report: {report(first.run.folder)}", soft_wrap=True)
+        console.print(f"report: {tell(first.run.folder)}", soft_wrap=True)
 
 
 def homes(runs: Sequence[str | Path], checkpoints: Sequence[Path]) -> dict[Path, Path | None]:

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from ..checkpoints import CHECKPOINTS
-from ..viz.report import report
 from .detection import wordless
 from .progress import printer, track
 from .run import open_run
-from .study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring, written
+from .study import ROLES, STEERING, Plan, Study, audit, choosing, config, detection, restoring, seeing, written
+from .telling import tell
 
 
 def demo(
@@ -39,7 +39,8 @@ def demo(
         study = Study(run, plan, bars, device, steering)
         for line in findings(study):
             console.print(line, soft_wrap=True)
-    page = report(run.folder)
+        seeing(study)
+    page = tell(run.folder)
     console.print(f"[bold]report[/bold]       {page}")
     return page
 

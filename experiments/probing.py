@@ -23,13 +23,13 @@ from rich.rule import Rule
 
 from ..checkpoints import CHECKPOINTS
 from ..hooks.files import locked
-from ..viz.report import report
 from . import probing_tables as tables
-from . import questions, rereading, rereading_tables
+from . import projecting, questions, readouts, rereading, rereading_tables
 from .asked import Asked, Probing, open_probing
 from .probing_summary import sentences
 from .progress import printer
 from .questions import Tables
+from .telling import tell
 
 Tell = Callable[[pd.DataFrame], Iterable[RenderableType]]
 
@@ -41,12 +41,16 @@ def silent(_: pd.DataFrame) -> Iterable[RenderableType]:
 
 @dataclass(frozen=True)
 class Question:
-    """A question in words, the function that answers it, and how each table is told: those it always leaves, and those it may."""
+    """A question in words, the function that answers it, and how each table is told: those it always leaves, and those it may.
+
+    row_group   as in Run.write_table, of tables in which a few rows are looked up
+    """
 
     words: str
     answer: Callable[[Probing], Tables]
     tables: Mapping[str, Tell]
     optional: Mapping[str, Tell] = field(default_factory=dict)
+    row_group: int | None = None
 
 
 QUESTIONS: Mapping[str, Question] = MappingProxyType(
@@ -64,6 +68,9 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
         ),
         "samples": Question("How many goals does it take?", questions.samples, {"samples": tables.samples}),
         "categories": Question("Can the category be read?", questions.categories, {"categories": tables.categories}),
+        "projection": Question(
+            "Where do harmful prompts lie?", questions.projections, {"projection": tables.projection}, row_group=projecting.ROW_GROUP
+        ),
         "tokens": Question(
             "When does a thought give itself away?",
             rereading.tokens,
@@ -83,6 +90,12 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             rereading.heads,
             {"heads": rereading_tables.heads, "ablation": rereading_tables.ablation},
         ),
+        "readouts": Question(
+            "What does every layer read at every token?",
+            rereading.readouts,
+            {"readouts": rereading_tables.readouts},
+            row_group=readouts.ROW_GROUP,
+        ),
     }
 )
 
@@ -98,7 +111,7 @@ def answered(p: Probing, name: str) -> Tables:
         if due:
             answer = question.answer(p)
             for table, rows in answer.items():
-                p.run.write_table(p.named(table), rows)
+                p.run.write_table(p.named(table), rows, row_group=question.row_group)
             for table in files.keys() - answer.keys():
                 files[table].unlink(missing_ok=True)
     return {table: p.table(table) for table, file in files.items() if file.is_file()}
@@ -161,5 +174,6 @@ def probe(run: str | Path, asked: Asked, *, checkpoints: Path | None = None, dev
         for told in findings(p):
             console.print(told, soft_wrap=isinstance(told, str))
         if asked.models or asked.spans or asked.kinds[0] != "logistic":
-            p.run.forget("detection")  # the demo's stage: its table is now one of fewer cells
-        console.print(f"report: {report(p.run.folder)}", soft_wrap=True)
+            for stage in ("detection", "projection", "readouts"):  # the demo's: their tables are now of fewer cells
+                p.run.forget(stage)
+        console.print(f"report: {tell(p.run.folder)}", soft_wrap=True)

@@ -275,3 +275,9 @@ def categories(table: pd.DataFrame) -> Iterator[RenderableType]:
         lines,
         words=2,
     )
+
+
+def projection(table: pd.DataFrame) -> Iterator[RenderableType]:
+    """How much there is to be drawn."""
+    sizes = f"{table.prompt_id.nunique()} {table.split.iloc[0]} prompts in {', '.join(table.model.unique())}"
+    yield f"{sizes}, at {table.span.nunique()} moments and {table.layer.nunique()} layers: `thoughtlens view` draws them"

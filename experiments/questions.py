@@ -6,6 +6,7 @@
     geometry      how far the directions of layers and checkpoints are apart
     samples       how many goals does it take
     categories    can the kind of harm be read, not only that there is some
+    projection    every prompt as a point: where do harmful ones lie
 
 `moments` says which cells stand for a model where not all can: the best before the thought, and the best inside it where the words so far
 tell nothing. Both are chosen on dev.
@@ -31,6 +32,7 @@ from .asked import ORDER, Probing, Unanswered
 from .detection import texts_at
 from .labels import OF_PROMPT, TEXTS, baselines
 from .probing_tables import LAST_PROMPT
+from .projecting import projection
 
 logger = logging.getLogger(__name__)
 
@@ -209,3 +211,10 @@ def categories(p: Probing) -> Tables:
     options = {"shuffles": p.asked.shuffles, "resampled": p.asked.resampled, "seed": p.asked.seed, "device": p.fits_on}
     table, _ = fit_categories(p.stores[p.reader], where={"harmful": True}, spans=spans, progress=p.progress, **options)
     return {"categories": table}
+
+
+def projections(p: Probing) -> Tables:
+    """Every prompt as a point at every moment and layer, harmful against benign."""
+    if p.asked.label != OF_PROMPT:
+        raise Unanswered(f"it shows harmful prompts among benign ones, and is asked of the label {OF_PROMPT!r} alone")
+    return {"projection": projection(p.stores, p.spans)}

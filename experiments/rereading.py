@@ -3,6 +3,7 @@
     tokens        the readout at every token: when it rises, how late that is, whether it falls at the end; and sequence probes
     decisions     where safe and reasoning part ways on the same tokens, and whether the probe's margin peaks there
     heads         which heads write the direction, and does the readout go without them
+    readouts      what every layer reads at every token of a few test prompts, steered as well where the run has steered
 
 They need the checkpoints that were captured, and are bounded: so many harmful prompts of each split, and as many benign ones. They tell
 harmful from benign prompts, so they are asked of that label alone.
@@ -20,7 +21,7 @@ import pandas as pd
 from ..hooks.capture import capture
 from ..hooks.divergence import divergence
 from ..hooks.files import sha256_of
-from ..hooks.records import Transcript
+from ..hooks.records import Transcript, read_prompts, read_transcripts
 from ..hooks.select import Select
 from ..hooks.store import INDEX, Store, open_store
 from ..probes.ablation import ablate
@@ -34,9 +35,12 @@ from .asked import Probing, Unanswered
 from .labels import OF_PROMPT
 from .probing_tables import LAST_PROMPT
 from .questions import Tables, given, moment
+from .readouts import headline
+from .readouts import readouts as read_layers
 
 AT = ("start", "fraction", "boundary")
 FEWEST = 20  # prompts of either side: with fewer, a rate at 1% false positives says nothing
+SEEN = 30  # prompts of either side that are read at every layer
 DRAWS = 5  # of random heads, ablated beside those that write most
 EVERY = (LAST_PROMPT, "thought", "thought_last", "answer")
 
@@ -139,3 +143,16 @@ def heads(p: Probing) -> Tables:
     written = attribute(p.lens(p.reader), some, probe, progress=p.progress)
     without = ablate(p.lens(p.reader), some, written, draws=DRAWS, progress=p.progress, **drawn)
     return {"heads": pd.concat([written.table(split, **drawn) for split in ("dev", "test")], ignore_index=True), "ablation": without}
+
+
+def readouts(p: Probing) -> Tables:
+    """What every layer reads at every token, with probes of the moment that stands for the reader."""
+    of_harm(p)
+    test = [t for t in followed(p) if t.prompt.split == "test"]
+    harmful, benign = ([t for t in test if t.prompt.harmful is bad][:SEEN] for bad in (True, False))
+    some, file = [*harmful, *benign], p.run.path("transcripts", f"{p.writer}@steered.jsonl")
+    told = read_transcripts(file, read_prompts(p.run.path("prompts.jsonl"))) if file.is_file() else []
+    seen = {t.id for t in some}
+    steered = headline(p.run, [t for t in told if t.id in seen])
+    lenses = {model: p.lens(model) for model in p.stores if model in p.homes or model == p.reader}
+    return {"readouts": read_layers(lenses, p.stores, some, moment(p, p.reader)[0].span, steered)}

@@ -140,6 +140,14 @@ def ablation(table: pd.DataFrame) -> Iterator[RenderableType]:
     )
 
 
+def readouts(table: pd.DataFrame) -> Iterator[RenderableType]:
+    """How much there is to be read."""
+    read = table[["model", "condition"]].drop_duplicates()
+    told = ", ".join(f"{row.model} {row.condition}" for row in read.itertuples())
+    sizes = f"{table.prompt_id.nunique()} prompts at {table.layer.nunique()} layers, by probes of {table.span.iloc[0]}"
+    yield f"{sizes}: {told}. `thoughtlens view` shows every token"
+
+
 def _part(row: pd.Series) -> str:
     return f"head {row.layer}.{row['head']}" if row.part == "head" else f"{row.part} {row.layer}" if row.layer >= 0 else str(row.part)
 

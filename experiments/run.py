@@ -54,10 +54,11 @@ class Run:
             write_text(self.path(LEDGER), json.dumps(kept, indent=2) + "\n")
         return known
 
-    def write_table(self, name: str, frame: pd.DataFrame) -> Path:
+    def write_table(self, name: str, frame: pd.DataFrame, *, row_group: int | None = None) -> Path:
+        """row_group: so many rows are read together at least; for a sorted table of which a few rows are looked up."""
         path = self.path("tables", f"{name}.parquet")
         with atomic(path) as part:
-            frame.to_parquet(part, index=False)
+            frame.to_parquet(part, index=False, row_group_size=row_group)
         return path
 
     def table(self, name: str) -> pd.DataFrame:

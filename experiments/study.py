@@ -6,6 +6,7 @@
                 (logistic and mean difference; `thoughtlens probe` asks the same run more)
     choosing    steering settings, on dev                                                               → steering.json, sweep
     restoring   the chosen settings beside their controls, on test, once                                → restoration
+    seeing      every token of some thoughts at every layer, steered as well; every prompt as a point   → readouts, projection
 
 Each stage is skipped when its inputs have not changed and its outputs are there.
 """
@@ -30,7 +31,7 @@ from ..hooks.checkpoint import find_checkpoint, weight_files
 from ..hooks.files import sha256_of, write_text
 from ..hooks.generate import generate
 from ..hooks.model import LensModel, load
-from ..hooks.records import Prompt, Transcript, read_transcripts, write_prompts, write_transcripts
+from ..hooks.records import Prompt, Transcript, read_prompts, read_transcripts, write_prompts, write_transcripts
 from ..hooks.select import Select
 from ..hooks.store import Store, open_store
 from ..hooks.vector import Vector
@@ -42,13 +43,17 @@ from .collapse import collapse
 from .detection import texts_at, trajectory, wordless
 from .judges import JUDGES
 from .progress import Track
+from .projecting import ROW_GROUP as POINTS
+from .projecting import projection
+from .readouts import ROW_GROUP as TOKENS
+from .readouts import headline, readouts
 from .restoration import MOMENTS, Setting, Workbench, choose, from_json, rows_of, to_json
 from .run import Run, digest, open_run, package_version
 from .verdicts import Verdict, read_verdicts, write_verdicts
 
 ROLES = ("base", "reasoning", "safe")
 STEERING = "steering.json"
-SAME = "unsteered, control prompts"
+STEERED, SAME = "steered", "unsteered, control prompts"
 PARTS = (".json", ".jinja", ".txt", ".model")
 
 
@@ -226,12 +231,17 @@ def detection(study: Study) -> tuple[pd.DataFrame, Probe]:
 
 def followed(study: Study, said: Sequence[Transcript], probe: Probe) -> pd.DataFrame:
     """The readout along the thought for some test prompts."""
-    test = [t for t in said if t.prompt.split == "test"][: 2 * study.plan.followed]
+    test = followed_of(said, study.plan)
     folder = study.run.path("activations", "followed")
     shutil.rmtree(folder, ignore_errors=True)
     where = Select(probe.site, ("thought", "answer"), pool="every")
     store = capture(study.model("reasoning"), test, where, into=folder, progress=False)
     return trajectory(store, test, probe, study.model("reasoning"))
+
+
+def followed_of(said: Sequence[Transcript], plan: Plan) -> list[Transcript]:
+    """Those that are read at every token."""
+    return [t for t in said if t.prompt.split == "test" and t.prompt.category != "tasks"][: 2 * plan.followed]
 
 
 def workbench(study: Study) -> Workbench:
@@ -280,7 +290,7 @@ def restoring(study: Study) -> pd.DataFrame:
             told = {"operator": setting.operator, "spans": [setting.span], "gate": setting.gate}
             chosen_on = f"{plan.benchmark} dev, {plan.tuning} twin pairs, judge {plan.judge}"
             vector.at(*setting.sites).recommend(strength=setting.strength, chosen_on=chosen_on, **told).save(outputs[1])
-            work: list[tuple[str, Setting, Vector, Sequence[Prompt]]] = [("steered", setting, vector, test)]
+            work: list[tuple[str, Setting, Vector, Sequence[Prompt]]] = [(STEERED, setting, vector, test)]
             work += [(name, other, bench.vector(other.source, other.span), test) for name, other in others.items()]
             work.append(("shuffled", setting, bench.vector(setting.source, setting.span, shuffled=plan.seed), test))
             work += [(f"random[{i}]", setting, made, few) for i, made in enumerate(random_vectors(vector, plan.draws, plan.seed))]
@@ -309,3 +319,22 @@ def steered(study: Study, bench: Workbench, condition: str, how: Setting, vector
             write_transcripts(paths[0], said)
             write_verdicts(paths[1], bench.verdicts(said))
     return read_transcripts(paths[0], asked)
+
+
+def seeing(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table `readouts`, of every model on what the reasoning model wrote and of that one under the chosen setting, and `projection`."""
+    run, setting, found = study.run, choosing(study)[0], detection(study)[0]
+    moment, spans = str(wordless(found, "reasoning").iloc[0].span), [span for span in MOMENTS if (found.span == span).any()]
+    with study.stage("readouts", [run.path("tables", "readouts.parquet")], setting=asdict(setting), moment=moment) as due:
+        if due:
+            restoring(study)
+            said = followed_of(written(study, "reasoning")[0], study.plan)
+            kept = read_transcripts(run.path("transcripts", f"reasoning@{slug(STEERED)}.jsonl"), read_prompts(run.path("prompts.jsonl")))
+            steered = headline(run, followed_of(kept, study.plan))
+            stores = {role: activations(study, role) for role in ROLES}
+            table = readouts({role: study.model(role) for role in ROLES}, stores, said, moment, steered)
+            run.write_table("readouts", table, row_group=TOKENS)
+    with study.stage("projection", [run.path("tables", "projection.parquet")], moments=spans) as due:
+        if due:
+            run.write_table("projection", projection({role: activations(study, role) for role in ROLES}, spans), row_group=POINTS)
+    return run.table("readouts"), run.table("projection")

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..hooks.files import write_text
-
 CHANNELS = ("thought", "answer", "full")
 REFUSALS = ("full", "partial", "none")
 THRESHOLD = 4.0
@@ -79,6 +77,8 @@ def verdict_line(verdict: Verdict) -> str:
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> Path:
+    from ..hooks.files import write_text  # not above: verdicts are read without torch
+
     write_text(path, "".join(map(verdict_line, verdicts)))
     return path
 

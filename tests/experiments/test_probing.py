@@ -244,13 +244,14 @@ def test_an_auroc_of_the_table_is_that_of_scikit_learn(run: Path) -> None:
 
 def test_every_question_leaves_its_tables_and_says_what_it_could_not(run: Path) -> None:
     told = printed(opened(run))
-    for name in ("detection", "holdouts", "transfer", "geometry", "angles", "samples"):
+    for name in ("detection", "holdouts", "transfer", "geometry", "angles", "samples", "projection"):
         assert (run / "tables" / f"{name}.parquet").is_file(), name
-    for name in ("trajectory", "decision", "heads"):
+    for name in ("trajectory", "decision", "heads", "readouts"):
         assert not (run / "tables" / f"{name}.parquet").exists()
     for question in probing.QUESTIONS.values():
         assert question.words in told
-    assert told.count("pass --checkpoints DIR") >= 2
+    assert told.count("pass --checkpoints DIR") >= 3
+    assert "72 test prompts in base, reasoning, safe, at 2 moments and 2 layers" in " ".join(told.split())
     held = pd.read_parquet(run / "tables" / "holdouts.parquet")
     assert {"without x", "without y", "without plain", "text-to-image", "image-to-text", "base-to-reasoning", "base-to-safe"} <= set(
         held.holdout
@@ -264,7 +265,7 @@ def test_a_second_start_fits_nothing_and_tells_the_same(run: Path, monkeypatch: 
     def never(*words: object, **options: object) -> None:
         raise AssertionError("a question that was answered was asked again")
 
-    for name in ("fit_probes", "transfer", "geometry", "sample_sizes"):
+    for name in ("fit_probes", "transfer", "geometry", "sample_sizes", "projection"):
         monkeypatch.setattr(questions, name, never)
     assert printed(opened(run)) == before
     kept = (run / "tables" / "detection.parquet").read_bytes()
@@ -375,7 +376,7 @@ def test_a_damaged_table_is_made_again(run: Path, tmp_path: Path) -> None:
 def test_what_tells_harmful_from_benign_is_not_asked_of_another_label(run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "run"))
     p = opened(folder, replace(FAST, label="refused", among="harmful", models=("reasoning",)))
-    for question in ("tokens", "heads"):
+    for question in ("tokens", "heads", "projection", "readouts"):
         with pytest.raises(questions.Unanswered, match="asked of the label 'harmful' alone"):
             probing.answered(p, question)
 

@@ -20,6 +20,7 @@ from thoughtlens.experiments import comparing, demo, restoration, study
 from thoughtlens.experiments.asked import Asked
 from thoughtlens.experiments.benchmarks import prompts
 from thoughtlens.experiments.comparing import Compare
+from thoughtlens.experiments.indexing import index
 from thoughtlens.experiments.judges.rule import judge
 from thoughtlens.experiments.probing import probe
 from thoughtlens.experiments.progress import track
@@ -44,6 +45,8 @@ DESIGN = {
     "holdout subset control_p auprc tpr_at_5fpr accuracy brier ece threshold fpr_reached random_auroc task_accuracy selectivity",
     "trajectory": "model condition prompt_id position kind token score group split step boundary harmful",
     "restoration": "condition vector source site operator strength gate thought_mode split attack metric value low high n",
+    "readouts": "model condition prompt_id position kind token step layer score fired written_by span",
+    "projection": "model condition site layer span method prompt_id split x y share_x share_y",
 }
 
 
@@ -84,6 +87,7 @@ def finish(started: Study) -> Run:
     study.audit(started)
     study.detection(started)
     study.restoring(started)
+    study.seeing(started)
     return started.run
 
 
@@ -100,7 +104,10 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def runs(*args: object, **options: object) -> None:
         raise AssertionError("a finished stage ran again")
 
-    for module, names in ((study, ("generate", "capture", "fit_probes", "load")), (restoration, ("generate", "steer"))):
+    for module, names in (
+        (study, ("generate", "capture", "fit_probes", "load", "readouts", "projection")),
+        (restoration, ("generate", "steer")),
+    ):
         for name in names:
             monkeypatch.setattr(module, name, runs)
 
@@ -208,8 +215,47 @@ def test_an_interrupted_run_leaves_no_hook_and_goes_on_to_the_same_tables(
         pd.testing.assert_frame_equal(Run(folder).table(name), finished.table(name))
 
 
-READ_AGAIN = "sequence trajectory curves cliff delay divergence decision agreement heads ablation".split()
-FROM_STORES = "detection holdouts transfer geometry angles samples categories".split()
+def test_every_layer_is_read_as_the_sweep_reads_and_steering_shows_where_it_acts(finished: Run) -> None:
+    table, followed = finished.table("readouts"), finished.table("trajectory")
+    assert set(zip(table.model, table.condition, strict=True)) == {*((role, "unsteered") for role in ROLES), ("reasoning", "steered")}
+    assert set(table.written_by) == {"reasoning"} and set(table.layer) == set(range(6)) and table.prompt_id.nunique() == 8
+    order = ["prompt_id", "model", "condition", "layer", "position"]
+    pd.testing.assert_frame_equal(table, table.sort_values(order, ignore_index=True))
+    plain = table[(table.model == "reasoning") & (table.condition == "unsteered")]
+    both = followed.merge(plain, on=["prompt_id", "position"], suffixes=("_then", ""))
+    apart = (both.score - both.score_then).abs().groupby(both.layer).max()
+    assert len(both) == 6 * len(followed) and apart.min() < 1e-3  # the layer of the trajectory's probe: one probe of the sweep
+    assert (both.kind == both.kind_then).all() and (both.token == both.token_then).all()
+    steered = table[table.condition == "steered"]
+    assert not table[table.condition == "unsteered"].fired.any() and set(steered[steered.fired].position) == {-1}
+    moved = steered[steered.position == -1].merge(plain, on=["prompt_id", "position", "layer"])
+    moved = (moved.score_x - moved.score_y).abs().groupby(moved.layer)
+    assert moved.max()[:5].max() < 1e-3 and moved.min()[5] > 0.1  # it acts at resid_post.5
+
+
+def test_prompts_are_points_at_every_moment_of_the_sweep(finished: Run) -> None:
+    table, probes = finished.table("projection"), finished.table("detection")
+    assert set(table.span) == set(probes.span) and set(table.layer) == set(range(6)) and set(table.model) == set(ROLES)
+    assert set(table.split) == {"test"} and set(table.method) == {"pca", "lda"}
+    best = table[(table.span == "last_prompt") & (table.method == "lda")].groupby("layer").share_x.first()
+    assert best[5] > 0.9 > best[0]  # before the thought harm is told in the last layers, not in the first
+
+
+def test_looked_through_the_verdicts_count_as_the_audit_does(finished: Run, tmp_path: Path) -> None:
+    for name in ("transcripts", "verdicts", "tables"):
+        shutil.copytree(finished.path(name), tmp_path / name)
+    shutil.copy(finished.path("prompts.jsonl"), tmp_path)
+    index(tmp_path)
+    told = Run(tmp_path).table("answers").merge(Run(tmp_path).table("prompts"), on="prompt_id")
+    rates = finished.table("collapse").query("metric == 'attack_success' and channel == 'answer' and attack == 'all' and category == 'all'")
+    found = told[(told.split == "test") & (told.harmful == True) & (told.condition == "unsteered")].groupby("model").verdict  # noqa: E712
+    for row in rates.itertuples():
+        assert ((found.get_group(row.model) == "unsafe").sum(), found.get_group(row.model).count()) == (row.numerator, row.n)
+    assert {"unsteered", "steered", "shuffled", "random[0]"} <= set(told.condition) and told[told.condition == "steered"].fired.min() > 0
+
+
+READ_AGAIN = "sequence trajectory curves cliff delay divergence decision agreement heads ablation readouts".split()
+FROM_STORES = "detection holdouts transfer geometry angles samples categories projection".split()
 
 
 @pytest.mark.parametrize("name", [*FROM_STORES, *READ_AGAIN])
