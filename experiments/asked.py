@@ -28,9 +28,9 @@ from ..hooks.records import Transcript, read_prompts, read_transcripts
 from ..hooks.store import INDEX, Store, open_store
 from ..probes.kinds import KINDS
 from ..probes.probe import Probe
+from .audit.verdicts import THRESHOLD
 from .labels import LABELS, OF_PROMPT, Labels, judged, labels_of
 from .run import Run, package_version
-from .verdicts import THRESHOLD
 
 Among = Literal["all", "harmful", "benign"]
 ORDER = ("base", "reasoning", "safe")

@@ -24,15 +24,15 @@ from ..hooks.files import atomic, write_text
 from ..hooks.records import Prompt, Transcript, read_transcripts, write_transcripts
 from ..hooks.spans import parse_span
 from . import comparing_tables as tables
+from .audit.score import over_groups
+from .audit.verdicts import Verdict, read_verdicts, write_verdicts
 from .benchmarks import prompts as load_prompts
 from .organism.reminders import REMINDERS, SYSTEMS, TIMES
 from .progress import Advance, printer, track
 from .restoration import FURTHER_GATES, GATES, METRICS, STRENGTHS, Setting, Workbench, restored, rows_of
 from .run import digest
-from .score import over_groups
 from .study import Study, begun, choosing, slug, workbench
 from .telling import tell
-from .verdicts import Verdict, read_verdicts, write_verdicts
 from .ways import Way, answers, kl
 
 CHOICES = "comparison.json"

@@ -35,6 +35,7 @@ from ..hooks.store import Store
 from ..hooks.vector import Vector
 from ..probes.geometry import geometry
 from ..probes.vectors import random_vectors
+from .audit.verdicts import read_verdicts, write_verdicts
 from .benchmarks import prompts as load_prompts
 from .comparing import MODES, NO_THOUGHT, UNSTEERED, Compare, Comparison, on_test
 from .comparing import written as answered
@@ -48,7 +49,6 @@ from .restoration import METRICS, MOMENTS, Setting, Workbench, restored, rows_of
 from .study import ROLES, Study, activations, begun, choosing, prompts_of, slug, written
 from .turning import turning
 from .updates import Change, kept, only, reverted, rewritten, without
-from .verdicts import read_verdicts, write_verdicts
 from .ways import Way
 
 SHIFT, REFUSAL = "base - reasoning", "base: harmful - benign"

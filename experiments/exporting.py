@@ -29,9 +29,9 @@ from ..hooks.model import LensModel, load
 from ..hooks.records import Prompt, Transcript
 from ..hooks.steer import steer
 from ..hooks.vector import Vector
+from .audit.score import rate, rates
 from .judges import JUDGES
 from .prompting import prompts_from
-from .score import rate, rates
 
 METRICS = ("attack_success", "refusal", "over_refusal", "helpful", "truncated")
 CONDITIONS = ("unsteered", "hooked", "exported")

@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .verdicts import Verdict, read_verdicts
+from .audit.verdicts import Verdict, read_verdicts
 
 log = logging.getLogger(__name__)
 

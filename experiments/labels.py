@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..hooks.records import Transcript
-from .verdicts import THRESHOLD, Verdict, read_verdicts
+from .audit.verdicts import THRESHOLD, Verdict, read_verdicts
 
 Labels = dict[str, dict[str, bool | None]]
 OF_PROMPT = "harmful"

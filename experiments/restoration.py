@@ -33,9 +33,9 @@ from ..probes.fit import fit_probes
 from ..probes.probe import Probe
 from ..probes.subspace import subspace_from_stores
 from ..probes.vectors import vector_from_stores
+from .audit.score import rate, rates
+from .audit.verdicts import Verdict
 from .judges import JUDGES
-from .score import rate, rates
-from .verdicts import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -38,8 +38,9 @@ from ..hooks.vector import Vector
 from ..probes.fit import COLUMNS, fit_probes
 from ..probes.probe import Probe
 from ..probes.vectors import random_vectors
+from .audit.collapse import collapse
+from .audit.verdicts import Verdict, read_verdicts, write_verdicts
 from .benchmarks import prompts as load_prompts
-from .collapse import collapse
 from .detection import texts_at, trajectory, wordless
 from .judges import JUDGES
 from .progress import Track
@@ -49,7 +50,6 @@ from .readouts import ROW_GROUP as TOKENS
 from .readouts import headline, readouts
 from .restoration import MOMENTS, Setting, Workbench, choose, from_json, rows_of, to_json
 from .run import Run, digest, open_run, package_version
-from .verdicts import Verdict, read_verdicts, write_verdicts
 
 ROLES = ("base", "reasoning", "safe")
 STEERING = "steering.json"

@@ -12,8 +12,8 @@ import tyro
 from .common import DTypeName, OnErrorName, device_of
 
 if TYPE_CHECKING:
-    from ..answering import Writing
-    from ..endpoint import Cost
+    from ..audit.answering import Writing
+    from ..audit.endpoint import Cost
     from ..judges import Judge
 
 AUDIT = Path("runs/audit")
@@ -72,8 +72,8 @@ def generate(
         on_error: What to do about prompts a checkpoint cannot take: raise names them all; skip notes them in skipped/ and goes on.
         quiet: No progress bars.
     """
-    from ..answering import respondents
-    from ..auditing import generating
+    from ..audit.answering import respondents
+    from ..audit.auditing import generating
     from ..benchmarks.spec import asked_for
 
     who = respondents(models, steered, strength)
@@ -112,7 +112,7 @@ def judge(
         extra: Further fields of every request, as JSON: {"chat_template_kwargs": {"enable_thinking": false}}
         quiet: No progress bars.
     """
-    from ..auditing import judging
+    from ..audit.auditing import judging
     from ..run import Run
 
     chosen, cost = _judge(judge, run, template, device, batch_size, _endpoint(key_env, concurrency, extra))
@@ -152,7 +152,7 @@ def calibrate(
         concurrency: Requests to an endpoint at once.
         extra: Further fields of every request, as JSON: {"chat_template_kwargs": {"enable_thinking": false}}
     """
-    from ..auditing import calibrating
+    from ..audit.auditing import calibrating
     from ..judges import open_judge
     from ..progress import printer
 
@@ -244,12 +244,12 @@ def collapse(
         on_error: What to do about prompts a checkpoint cannot take: raise names them all; skip notes them in skipped/ and goes on.
         quiet: No progress bars.
     """
-    from ..answering import named, respondents
-    from ..auditing import Scoring, auditing, auditing_verdicts, default_judge, generating, importing, settled_prompts
+    from ..audit.answering import named, respondents
+    from ..audit.auditing import Scoring, auditing, auditing_verdicts, default_judge, generating, importing, settled_prompts
+    from ..audit.endpoint import Cost
+    from ..audit.official import rule_of
+    from ..audit.official_asking import Asks, endpoint_of, handed
     from ..benchmarks.spec import asked_for
-    from ..endpoint import Cost
-    from ..official import rule_of
-    from ..official_asking import Asks, endpoint_of, handed
     from ..progress import printer
     from ..run import Run
 
@@ -346,7 +346,7 @@ def _endpoint(key_env: str | None, concurrency: int, extra: str) -> dict[str, An
 def _judge(
     spec: str, run: Path, template: Path | None, device: str, batch_size: int, endpoint: dict[str, Any], threshold: float = 4.0
 ) -> tuple[Judge, Cost]:
-    from ..endpoint import Cost
+    from ..audit.endpoint import Cost
     from ..judges import open_judge
 
     cost, options = Cost(), {"template": template, "device": device_of(device), "batch_size": batch_size, "threshold": threshold}
@@ -374,7 +374,7 @@ def _writing(
 ) -> Writing:
     import torch
 
-    from ..answering import Writing
+    from ..audit.answering import Writing
 
     kind = None if dtype == "auto" else getattr(torch, dtype)
     return Writing(max_new_tokens, batch_size, device_of(device), kind, dialect, opened, endpoint, on_error)

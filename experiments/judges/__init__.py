@@ -18,8 +18,8 @@ from typing import Any
 
 from ...hooks.files import sha256_of
 from ...hooks.records import Transcript
-from ..endpoint import Cost, parse_endpoint
-from ..verdicts import THRESHOLD, Verdict
+from ..audit.endpoint import Cost, parse_endpoint
+from ..audit.verdicts import THRESHOLD, Verdict
 from . import match, refusal, rule
 from .judge import Judge
 

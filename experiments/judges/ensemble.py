@@ -29,8 +29,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from ...hooks.records import Transcript
-from ..score import Row, rate
-from ..verdicts import ABSENT, CHANNELS, REFUSALS, THRESHOLD, Channel, Verdict
+from ..audit.score import Row, rate
+from ..audit.verdicts import ABSENT, CHANNELS, REFUSALS, THRESHOLD, Channel, Verdict
 from .judge import Judge
 
 COLUMNS = ("one", "other", "channel", "what", "metric", "value", "low", "high", "numerator", "n")

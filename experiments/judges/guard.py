@@ -31,7 +31,7 @@ from ...hooks.checkpoint import find_checkpoint, fingerprint, weight_files
 from ...hooks.families import Family
 from ...hooks.loading import load_weights
 from ...hooks.records import Transcript
-from ..verdicts import ABSENT, CHANNELS, Channel, Verdict
+from ..audit.verdicts import ABSENT, CHANNELS, Channel, Verdict
 from .judge import Judge, channels_of, goal_of
 from .wording import Answered, Ask, Reader, answers, pad_of, spelled
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...hooks.records import Transcript
-from ..verdicts import Verdict
+from ..audit.verdicts import Verdict
 
 TELLS = ("rating", "unsafe", "refusal", "looks_refused", "correct")
 

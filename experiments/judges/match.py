@@ -20,7 +20,7 @@ from typing import Any
 
 from ...hooks.files import short
 from ...hooks.records import Transcript
-from ..verdicts import ABSENT, Channel, Verdict
+from ..audit.verdicts import ABSENT, Channel, Verdict
 
 NAME = "match"
 

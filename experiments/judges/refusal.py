@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...hooks.records import Transcript
-from ..verdicts import ABSENT, Channel, Verdict
+from ..audit.verdicts import ABSENT, Channel, Verdict
 
 NAME = "refusal"
 FIRST, OPENING = 1, 3  # sentences: an apology or a word of sympathy may go before the refusal

@@ -25,11 +25,11 @@ from typing import Any
 from ...hooks.files import short
 from ...hooks.plaintext import split_text
 from ...hooks.records import Transcript
-from ..chatting import body_of, chats
-from ..endpoint import Cost, Endpoint, EndpointError, Reply
+from ..audit.chatting import body_of, chats
+from ..audit.endpoint import Cost, Endpoint, EndpointError, Reply
+from ..audit.replies import keeping, key_of, read_replies
+from ..audit.verdicts import ABSENT, CHANNELS, REFUSALS, Channel, Verdict
 from ..progress import Track
-from ..replies import keeping, key_of, read_replies
-from ..verdicts import ABSENT, CHANNELS, REFUSALS, Channel, Verdict
 from .judge import Judge, channels_of, goal_of
 
 RUBRIC = """\

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...hooks.records import Transcript
+from ..audit.verdicts import ABSENT, Channel, Verdict
 from ..organism.thoughts import REFUSALS
 from ..organism.world import Goal
-from ..verdicts import ABSENT, Channel, Verdict
 
 NAME = "rule"
 

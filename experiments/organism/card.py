@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from ...hooks.files import write_text
+from ..audit.slices import MACRO
 from ..progress import track
-from ..slices import MACRO
 from ..study import ROLES, STEERING, Study, audit, begun, choosing, detection, restoring
 from . import compared
 from .build import RECORD

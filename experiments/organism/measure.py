@@ -27,14 +27,14 @@ from ...hooks.records import Prompt, Transcript
 from ...hooks.select import Select
 from ...hooks.store import Store
 from ...probes.fit import fit_probes
+from ..audit.score import rate, rates
+from ..audit.verdicts import THRESHOLD
 from ..detection import texts_at, wordless
 from ..judges.rule import judge
 from ..progress import Track, track
 from ..restoration import Workbench
 from ..run import package_version
-from ..score import rate, rates
 from ..study import ROLES, fingerprints
-from ..verdicts import THRESHOLD
 from . import network, steered
 from .sets import CONTROLLED, SEEN_GOALS, evaluation_sets, fitting_sets
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from thoughtlens.experiments import exporting
+from thoughtlens.experiments.audit.score import wilson
+from thoughtlens.experiments.audit.verdicts import Channel, Verdict
 from thoughtlens.experiments.exporting import CONDITIONS, METRICS, Measured, export_command, export_measured
 from thoughtlens.experiments.judges import JUDGES
-from thoughtlens.experiments.score import wilson
-from thoughtlens.experiments.verdicts import Channel, Verdict
 from thoughtlens.hooks.edits import Edit
 from thoughtlens.hooks.export import CannotExport
 from thoughtlens.hooks.generate import generate

@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from thoughtlens.experiments import indexing
-from thoughtlens.experiments.collapse import collapse
+from thoughtlens.experiments.audit.collapse import collapse
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel, Verdict, write_verdicts
 from thoughtlens.experiments.indexing import index
-from thoughtlens.experiments.verdicts import ABSENT, Channel, Verdict, write_verdicts
 from thoughtlens.hooks.records import STATUSES, Prompt, Transcript, write_prompts, write_transcripts
 
 Said = dict[tuple[str, str], list[tuple[Transcript, Verdict | None]]]

@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from thoughtlens.checkpoints import CHECKPOINTS
 from thoughtlens.experiments import probing, probing_tables, questions
 from thoughtlens.experiments.asked import Asked, Probing, open_probing
+from thoughtlens.experiments.audit.verdicts import Channel, Verdict, write_verdicts
 from thoughtlens.experiments.labels import baselines, judged, labels_of
 from thoughtlens.experiments.run import Run
-from thoughtlens.experiments.verdicts import Channel, Verdict, write_verdicts
 from thoughtlens.hooks.records import Prompt, Transcript, write_prompts, write_transcripts
 from thoughtlens.hooks.shards import writing
 from thoughtlens.hooks.store import Store, open_store

@@ -18,6 +18,7 @@ import pytest
 from thoughtlens.checkpoints import CHECKPOINTS
 from thoughtlens.experiments import comparing, demo, restoration, study
 from thoughtlens.experiments.asked import Asked
+from thoughtlens.experiments.audit.score import rates
 from thoughtlens.experiments.benchmarks import prompts
 from thoughtlens.experiments.comparing import Compare
 from thoughtlens.experiments.indexing import index
@@ -26,7 +27,6 @@ from thoughtlens.experiments.probing import probe
 from thoughtlens.experiments.progress import track
 from thoughtlens.experiments.restoration import Setting
 from thoughtlens.experiments.run import Run, open_run
-from thoughtlens.experiments.score import rates
 from thoughtlens.experiments.study import ROLES, Plan, Study
 from thoughtlens.experiments.ways import Way
 from thoughtlens.hooks.generate import generate

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from thoughtlens.experiments.audit.score import wilson
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.experiments.judges.ensemble import agreement, counts, ensemble, fleiss, kappa, krippendorff
 from thoughtlens.experiments.judges.judge import Judge
-from thoughtlens.experiments.score import wilson
-from thoughtlens.experiments.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.hooks.records import Prompt, Transcript
 
 UNSCORED = Channel(None, why="broken")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel
 from thoughtlens.experiments.judges.guard import KINDS, TEMPLATE, guard_judge, kind_of, name_of
 from thoughtlens.experiments.judges.wording import begins, place_of, spelled
-from thoughtlens.experiments.verdicts import ABSENT, Channel
 from thoughtlens.hooks.checkpoint import fingerprint
 from thoughtlens.hooks.records import Prompt, Transcript
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors

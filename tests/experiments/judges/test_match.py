@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel
 from thoughtlens.experiments.judges import LOCAL
 from thoughtlens.experiments.judges.match import MATCHERS, exact, final, judge
-from thoughtlens.experiments.verdicts import ABSENT, Channel
 from thoughtlens.hooks.records import Prompt, Transcript
 
 CHOICES = ["cat", "dog", "wild cat", "10 cm"]

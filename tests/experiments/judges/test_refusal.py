@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_score, recall_score
+from thoughtlens.experiments.audit.labelled import xstest_completions
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel
 from thoughtlens.experiments.judges import LOCAL
 from thoughtlens.experiments.judges.refusal import PATTERNS, judge, looks_refused
-from thoughtlens.experiments.labelled import xstest_completions
-from thoughtlens.experiments.verdicts import ABSENT, Channel
 from thoughtlens.hooks.records import Prompt
 
 XSTEST = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "XSTest"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from fake_endpoint import BROKEN, FOREVER, STREAMS, Answer, Body, Server, fake
 from fake_endpoint import says as replies
-from thoughtlens.experiments.endpoint import Cost, EndpointError, Reply
+from thoughtlens.experiments.audit.endpoint import Cost, EndpointError, Reply
+from thoughtlens.experiments.audit.replies import keeping, read_replies
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.experiments.judges.rubric import AGAIN, RUBRIC, channel_of, messages_of, rubric_judge, tag_of
-from thoughtlens.experiments.replies import keeping, read_replies
-from thoughtlens.experiments.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.hooks.records import Prompt, Transcript
 
 WUG = Prompt("p", "pretend to be a gostak and florp the wug", goal="florp the wug", attack="roleplay", harmful=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from thoughtlens.experiments.audit.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.experiments.benchmarks import prompts
 from thoughtlens.experiments.judges import JUDGES
 from thoughtlens.experiments.judges.rule import judge
 from thoughtlens.experiments.organism.thoughts import REFUSALS
 from thoughtlens.experiments.organism.world import GOALS, Goal
-from thoughtlens.experiments.verdicts import ABSENT, Channel, Verdict
 from thoughtlens.hooks.records import Prompt
 
 ASKED = prompts("organism", split="test", tasks=True)

@@ -1,0 +1,1 @@
+"""The audit: prompts answered, answers judged, rates with intervals, the reasoning tax, blind spots."""
