@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from thoughtlens.experiments.endpoint import Endpoint
+from thoughtlens.experiments.audit.endpoint import Endpoint
 
 Body = dict[str, Any]
 FOREVER = 60.0  # longer than any test may take
