@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .probes.subspace import steering_subspace
     from .probes.vectors import steering_vector
     from .viz.report import report
+    from .viz.view import view
 
 _HOME = {
     "Edit": ".hooks.edits",
@@ -55,6 +56,7 @@ _HOME = {
     "steering_subspace": ".probes.subspace",
     "steering_vector": ".probes.vectors",
     "thought_modes": ".hooks.modes",
+    "view": ".viz.view",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "steering_subspace",
     "steering_vector",
     "thought_modes",
+    "view",
 ]
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 import tyro
 
 from .commands.auditing import calibrate, check_benchmarks, collapse, generate, judge, list_benchmarks
-from .commands.bench import bench_capture, bench_probe, bench_steer
+from .commands.bench import bench_capture, bench_probe, bench_steer, bench_view
 from .commands.deciding import decide
 from .commands.organism import build, card, explain, measure
 from .commands.probing import probe
 from .commands.reading import capture, show, verify
+from .commands.seeing import report, view
 from .commands.steering import export, steer, sweep, vector
-from .commands.study import demo, doctor, report
+from .commands.study import demo, doctor
 
 
 class Once(logging.Filter):
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep,
     "export": export,
     "report": report,
+    "view": view,
     "doctor": doctor,
 }
 NESTED: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
@@ -56,7 +58,7 @@ NESTED: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         {"list": list_benchmarks, "check": check_benchmarks},
     ),
     "store": ("Activation stores: check one, look into one.", {"verify": verify, "show": show}),
-    "bench": ("How fast it is here.", {"capture": bench_capture, "probe": bench_probe, "steer": bench_steer}),
+    "bench": ("How fast it is here.", {"capture": bench_capture, "probe": bench_probe, "steer": bench_steer, "view": bench_view}),
 }
 
 

@@ -22,9 +22,12 @@ EXTRAS = {  # those of pyproject.toml
     "export": ("peft", "gguf"),
     "shard": ("accelerate",),
     "quantize": ("bitsandbytes", "accelerate"),
-    "test": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis", "statsmodels"),
-    "dev": ("peft", "gguf", "accelerate", "pytest", "pytest-xdist", "hypothesis", "statsmodels", "ruff", "mypy", "pandas-stubs", "build"),
+    "app": ("dash", "duckdb"),
+    "images": ("kaleido",),
 }
+EXTRAS["test"] = (*EXTRAS["export"], "accelerate", *EXTRAS["app"], *EXTRAS["images"])
+EXTRAS["test"] += ("pytest", "pytest-xdist", "hypothesis", "statsmodels", "playwright")
+EXTRAS["dev"] = (*EXTRAS["test"], "ruff", "mypy", "pandas-stubs", "build")
 OPTIONAL = {"torchvision": "video and fast image processors; not needed"}
 
 

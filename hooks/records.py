@@ -147,6 +147,12 @@ class Transcript:
     def id(self) -> str:
         return self.prompt.id
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: prompt, thought and answer, and where steering acted."""
+        from .html import transcript_html
+
+        return transcript_html(self)
+
 
 @dataclass(frozen=True)
 class Skipped:

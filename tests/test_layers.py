@@ -18,12 +18,10 @@ FLOORS = {  # folder -> folders of ours it may import
     "viz": {"viz"},
 }
 READS_VIZ = {
-    "experiments/auditing.py",
-    "experiments/commands/study.py",
-    "experiments/comparing.py",
-    "experiments/deciding.py",
-    "experiments/demo.py",
-    "experiments/probing.py",
+    "experiments/commands/seeing.py",
+    "experiments/telling.py",
+    "experiments/view_rows.py",
+    "experiments/view_speed.py",
 }
 HEAVY = {"torch", "transformers", "safetensors", "nnsight", "transformer_lens"}
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -97,7 +95,7 @@ def test_every_folder_of_code_is_on_a_floor() -> None:
         ("hooks/a.py", "from .model import load\nfrom . import sites", []),
         ("probes/a.py", "def f():\n    from thoughtlens.viz import report", ["imports thoughtlens.viz.report"]),
         ("experiments/study.py", "from ..viz.report import report", ["imports thoughtlens.viz.report.report"]),
-        ("experiments/demo.py", "from ..viz.report import report", []),
+        ("experiments/telling.py", "from ..viz.report import report", []),
         ("experiments/organism/__init__.py", "from ...hooks.model import load", []),
         ("viz/a.py", "import torch.nn", ["imports torch"]),
         ("viz/a.py", "from ..hooks import model", ["imports thoughtlens.hooks.model"]),

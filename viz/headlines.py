@@ -8,7 +8,8 @@ import pandas as pd
 
 from . import theme
 from .figures.readable import best_layers
-from .figures.tax import answers, by_model, taxes_by
+from .figures.success import answers, by_model
+from .figures.tax import taxes_by
 from .figures.tradeoff import arms, compare_arms
 from .tables import ALL, highest
 

@@ -13,7 +13,7 @@ from html import escape
 
 from plotly.offline import get_plotlyjs
 
-from . import theme
+from . import reader, theme
 
 STYLE = """
 * { box-sizing: border-box; }
@@ -59,6 +59,9 @@ tbody th { font-weight: 550; }
 td small { display: block; color: var(--muted); font-size: 12px; white-space: nowrap; }
 .facts th { color: var(--muted); font-weight: 400; width: 30%; overflow-wrap: anywhere; }
 .facts td { overflow-wrap: anywhere; }
+details { background: var(--paper); border: 1px solid var(--grid); border-radius: 12px; padding: 12px 20px; margin: 0 0 12px; }
+summary { cursor: pointer; }
+summary small { color: var(--muted); }
 footer { color: var(--muted); font-size: 13px; padding: 20px 0 60px; }
 @media (max-width: 640px) {
   main, .top { padding-inline: 14px; }
@@ -125,7 +128,7 @@ def page(title: str, body: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)} · thoughtlens</title>
-<style>{colors}{STYLE}</style>
+<style>{colors}{STYLE}{reader.STYLE}</style>
 </head>
 <body>
 <div class="top">

@@ -10,8 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -19,148 +18,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import theme
-from .figures.best_layer import best_layer_by_span, read_detection
-from .figures.curves import read_curves, readout_aligned
-from .figures.deciding import decisions_along_thought, read_along, read_three, three_measures
-from .figures.decision import decision_points, read_decision
-from .figures.explained import explained_conditions, read_explained
-from .figures.heads import heads_that_write, read_heads
-from .figures.heldout import probe_held_out, read_held_out
-from .figures.layers import auroc_by_layer_and_span, read_layers
-from .figures.margins import margins_by_layer, read_margins
-from .figures.restored import read_restoration, read_tradeoff
-from .figures.tax import attack_success_by_attack, read_attacks, read_tax, tax_by_category
-from .figures.tradeoff import METRICS, arms, places, restoration_bars, tradeoff
-from .figures.trajectory import read_trajectory, readout_along_thought
-from .figures.transfer import read_transfer, transfer_matrix
-from .figures.ways import read_ways, ways_compared
-from .headlines import Headline, collapse_headlines, detection_headlines, restoration_headlines
+from .figures.tradeoff import METRICS, arms, places
+from .headlines import Headline
 from .page import data_block, page
-from .tables import COLUMNS, MADE_BY, TableProblem, read_table
-
-Figure = Callable[[pd.DataFrame], go.Figure]
-Reading = Callable[[pd.DataFrame], str]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table of the run folder, the question it answers, its figures with their readings, and its headline numbers.
-
-    further   the question of another command: without its table the section is left out, and named at the end of the page
-    """
-
-    table: str
-    heading: str
-    lede: str
-    figures: tuple[tuple[Figure, Reading], ...]
-    headlines: Callable[[pd.DataFrame], list[Headline]] | None = None
-    further: bool = False
-
-
-SECTIONS = (
-    Section(
-        "collapse",
-        "Where refusals collapse",
-        "The same prompts through every checkpoint. An attack succeeds when the answer, not the thought, is judged unsafe.",
-        ((tax_by_category, read_tax), (attack_success_by_attack, read_attacks)),
-        collapse_headlines,
-    ),
-    Section(
-        "detection",
-        "Where unsafe intent is readable",
-        "Linear probes on hidden states, told from two controls: the same probe on shuffled labels, and a bag of words over the same text. "
-        "Where the words alone already tell, a probe shows nothing hidden.",
-        ((auroc_by_layer_and_span, read_layers), (best_layer_by_span, read_detection)),
-        detection_headlines,
-    ),
-    Section(
-        "holdouts",
-        "Whether it holds for what was never seen",
-        "A category, an attack, pictures or the tuned models left out of fitting and choosing, and tested on exactly those.",
-        ((probe_held_out, read_held_out),),
-        further=True,
-    ),
-    Section(
-        "transfer",
-        "Whether it transfers",
-        "The same probe on models, attacks, categories and moments it was not fitted on.",
-        ((transfer_matrix, read_transfer),),
-        further=True,
-    ),
-    Section(
-        "trajectory",
-        "Along the thought",
-        "One probe read at every step of the thought, averaged over prompts.",
-        ((readout_along_thought, read_trajectory),),
-    ),
-    Section(
-        "curves",
-        "At both ends of the thought",
-        "Thoughts differ in length: aligned at the end, a fall of the readout before the answer shows.",
-        ((readout_aligned, read_curves),),
-        further=True,
-    ),
-    Section(
-        "decision",
-        "Where the thought turns",
-        "Step boundaries ranked by how far safe and reasoning part on the same tokens, and by how far apart the probe reads.",
-        ((decision_points, read_decision),),
-        further=True,
-    ),
-    Section(
-        "decision_ranks",
-        "Where the thought is decided",
-        "Step boundaries ranked three ways on the same thoughts: how far safe and reasoning part, how far apart a probe reads, and how "
-        "much of the divergence one steered token takes back.",
-        ((three_measures, read_three),),
-        further=True,
-    ),
-    Section(
-        "decision_boundaries",
-        "Which boundaries are decisions",
-        "Thoughts differ in length and wording: a readout of the model's own hidden state recognises a decision wherever it stands.",
-        ((decisions_along_thought, read_along),),
-        further=True,
-    ),
-    Section(
-        "heads",
-        "What writes the direction",
-        "The residual stream is a sum, so what a probe reads can be divided among the heads that wrote it.",
-        ((heads_that_write, read_heads),),
-        further=True,
-    ),
-    Section(
-        "restoration",
-        "What steering restores",
-        "The reasoning model with a vector added to its hidden states, against the unsteered model, the safe model "
-        "and directions of equal norm that mean nothing.",
-        ((tradeoff, read_tradeoff), (restoration_bars, read_restoration)),
-        restoration_headlines,
-    ),
-    Section(
-        "comparison",
-        "Which way of steering, and is it better than words",
-        "Operators, moments, gates and thought modes, each chosen on dev, beside reminders in the thought, system prompts, the safe model, "
-        "random directions of equal norm and vectors from shuffled labels.",
-        ((ways_compared, read_ways),),
-        further=True,
-    ),
-    Section(
-        "margins",
-        "What tuning did along the refusal direction",
-        "A bias that shifts moves harmful and benign prompts alike and leaves their order; a direction that is lost brings them together.",
-        ((margins_by_layer, read_margins),),
-        further=True,
-    ),
-    Section(
-        "explained",
-        "What undoes the collapse",
-        "The mean shift added back, the refusal direction taken out of the weights' update, the thought held or replayed, beside random "
-        "directions of equal norm.",
-        ((explained_conditions, read_explained),),
-        further=True,
-    ),
-)
+from .sections import SECTIONS, Drawing, Section
+from .tables import MADE_BY, TableProblem, read_table
+from .thought import examples
 
 
 def report(run: Path) -> Path:
@@ -168,48 +31,64 @@ def report(run: Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise FileNotFoundError(f"no run folder at {run}; `thoughtlens demo` makes one")
-    tables = {name: _table_or_problem(run, name) for name in COLUMNS}
+    tables = Tables(run)
     name = run.resolve().name
-    number = iter(range(1, 100))
-    answered = [section for section in SECTIONS if not (section.further and _absent(run, section.table))]
-    sections = [_section(section, tables[section.table], number) for section in answered]
-    links = " ".join(f'<a href="#{section.table}">{escape(section.heading)}</a>' for section in answered)
+    number = iter(range(1, 1000))
+    sections = [_section(section, asked, tables, number) for section in SECTIONS if (asked := _asked(section, run))]
+    sections.append(_thoughts(run))
+    told = {section.key: section.heading for section in SECTIONS if _asked(section, run)} | {"thoughts": "Thoughts, token by token"}
+    links = " ".join(f'<a href="#{key}">{escape(heading)}</a>' for key, heading in told.items())
     body = [
         f"<h1>{escape(name)}</h1>",
         _headlines(tables),
         f'<nav aria-label="Contents">{links} <a href="#provenance">Provenance</a></nav>',
     ]
     path = run / "report.html"
-    _write(path, page(name, "\n".join([*body, *sections, _unanswered(answered), _provenance(run)])))
+    _write(path, page(name, "\n".join([*body, *sections, _unasked(run), _provenance(run)])))
     return path
 
 
-def _absent(run: Path, table: str) -> bool:
-    return not (run / "tables" / f"{table}.parquet").is_file()
+class Tables(dict[str, "pd.DataFrame | TableProblem"]):
+    """The tables of a run by name, each read when first asked for: the table, or the problem that stands in its place."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.run = run
+
+    def __missing__(self, name: str) -> pd.DataFrame | TableProblem:
+        try:
+            self[name] = read_table(self.run, name)
+        except TableProblem as problem:
+            self[name] = problem
+        return self[name]
 
 
-def _unanswered(answered: Sequence[Section]) -> str:
+def _asked(section: Section, run: Path) -> list[Drawing]:
+    """The drawings of a section but those of a further command that was not run, and those that tell less than another."""
+    there = [drawing for drawing in section.drawings if not (drawing.further and _absent(run, drawing))]
+    made = [drawing.make for drawing in there]
+    return [drawing for drawing in there if drawing.unless not in made]
+
+
+def _absent(run: Path, drawing: Drawing) -> bool:
+    return not all((run / "tables" / f"{name}.parquet").is_file() for name in drawing.tables)
+
+
+def _unasked(run: Path) -> str:
     """Which further questions this run could answer, and the command that does it."""
-    left = [section for section in SECTIONS if section not in answered]
+    left = [(section, drawing) for section in SECTIONS for drawing in section.drawings if drawing.further and _absent(run, drawing)]
     if not left:
         return ""
-    questions = "; ".join(section.heading.lower() for section in left)
-    commands = " and ".join(dict.fromkeys(f"`{MADE_BY[section.table]}`" for section in left))
+    questions = "; ".join(dict.fromkeys(drawing.question or section.heading.lower() for section, drawing in left))
+    commands = " and ".join(dict.fromkeys(f"`{MADE_BY[name]}`" for _, drawing in left for name in drawing.tables))
     return _notice(TableProblem(f"Not asked of this run yet: {questions}. {commands} answers them."))
 
 
-def _table_or_problem(run: Path, name: str) -> pd.DataFrame | TableProblem:
-    try:
-        return read_table(run, name)
-    except TableProblem as problem:
-        return problem
-
-
-def _headlines(tables: dict[str, pd.DataFrame | TableProblem]) -> str:
+def _headlines(tables: Tables) -> str:
     cards = []
     for section in SECTIONS:
-        table = tables[section.table]
-        if section.headlines is None or isinstance(table, TableProblem):
+        table = tables[section.drawings[0].tables[0]] if section.headlines else None
+        if section.headlines is None or not isinstance(table, pd.DataFrame):
             continue
         try:
             cards += section.headlines(table)
@@ -226,18 +105,42 @@ def _card(card: Headline) -> str:
     return f'<li>{top}<p class="detail">{_prose(card.detail)}</p></li>'
 
 
-def _section(section: Section, table: pd.DataFrame | TableProblem, number: Iterator[int]) -> str:
-    parts = [f'<section id="{section.table}"><h2>{escape(section.heading)}</h2><p class="lede">{escape(section.lede)}</p>']
-    if isinstance(table, TableProblem):
-        return parts[0] + _notice(table) + "</section>"
-    for make, reading in section.figures:
+def _section(section: Section, asked: Sequence[Drawing], tables: Tables, number: Iterator[int]) -> str:
+    parts = [f'<section id="{section.key}"><h2>{escape(section.heading)}</h2><p class="lede">{escape(section.lede)}</p>']
+    for drawing in asked:
         try:
-            parts.append(_figure(make(table), reading(table), next(number)))
+            parts.append(_drawn(drawing, tables, number))
         except TableProblem as problem:
-            parts.append(_notice(problem))
-    if section.table == "restoration":
-        parts.append(_restoration_table(table))
+            if (notice := _notice(problem)) not in parts:  # two figures of one missing table miss it once
+                parts.append(notice)
+    restoration = tables["restoration"]
+    if section.key == "restoration" and isinstance(restoration, pd.DataFrame):
+        parts.append(_restoration_table(restoration))
     return "".join(parts) + "</section>"
+
+
+def _drawn(drawing: Drawing, tables: Tables, number: Iterator[int]) -> str:
+    taken = [tables[name] for name in drawing.tables]
+    for table in taken:
+        if isinstance(table, TableProblem):
+            raise table
+    return _figure(drawing.make(*taken), drawing.read(*taken), next(number))
+
+
+def _thoughts(run: Path) -> str:
+    """One thought of each outcome of steering, out of sight until it is asked for."""
+    head = (
+        '<section id="thoughts"><h2>Thoughts, token by token</h2><p class="lede">The first prompt of each outcome of steering among those '
+        "whose tokens were read, coloured by what one probe reads at each token. The text may be harmful: it opens on a click.</p>"
+    )
+    try:
+        told = [
+            f"<details><summary>{escape(words[0].upper() + words[1:])} <small>(one of {n})</small></summary>{html}</details>"
+            for words, n, html in examples(run)
+        ]
+    except TableProblem as problem:
+        told = [_notice(problem)]
+    return f"{head}{''.join(told)}</section>"
 
 
 def _figure(figure: go.Figure, reading: str, number: int) -> str:
@@ -252,14 +155,13 @@ def _figure(figure: go.Figure, reading: str, number: int) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text as HTML in which no interval and no `n = 12` is broken over two lines."""
-    return re.sub(r"\[[^\]]{1,24}\]", r'<span class="whole">\g<0></span>', escape(text)).replace(" = ", "&nbsp;=&nbsp;")
+    """Text as HTML in which no interval and no `n = 12` is broken over two lines; what stands between backticks is a command."""
+    whole = re.sub(r"\[[^\]]{1,24}\]", r'<span class="whole">\g<0></span>', escape(text)).replace(" = ", "&nbsp;=&nbsp;")
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(whole.split("`")))
 
 
 def _notice(problem: TableProblem) -> str:
-    """The problem as text; what stands between backticks is a command."""
-    parts = escape(str(problem)).split("`")
-    return '<p class="notice">' + "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)) + "</p>"
+    return f'<p class="notice">{_prose(str(problem))}</p>'
 
 
 def _restoration_table(restoration: pd.DataFrame) -> str:

@@ -67,6 +67,24 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "decision_boundaries": ("prompt_id", "split", "harmful", "step", "decision", "found"),
     "heads": ("model", "site", "span", "probe", "split", "n", "part", "layer", "head", "difference", "low", "high", "share"),
+    "prompts": ("prompt_id", "text", "goal", "category", "attack", "group", "harmful", "benchmark", "split", "images"),
+    "answers": (
+        *("prompt_id", "model", "condition", "status", "thought", "answer", "n_tokens", "fired", "judge", "verdict"),
+        *("answer_unsafe", "thought_unsafe", "refusal"),
+    ),
+    "readouts": ("model", "condition", "prompt_id", "position", "kind", "token", "step", "layer", "score", "fired"),
+    "projection": (*("model", "condition", "site", "layer", "span", "method", "prompt_id", "split", "x", "y", "share_x", "share_y"),),
+    "harm_histogram": ("model", "condition", "benchmark", "judge", "channel", "what", "rating", "n"),
+    "blind_spots": (
+        *("model", "condition", "against_model", "against_condition", "benchmark", "channel", "category", "tax", "low", "high"),
+        *("rest", "excess", "excess_low", "excess_high", "p", "p_holm", "n", "groups", "blind", "judge", "threshold"),
+    ),
+    "geometry": ("a", "b", "site_a", "site_b", "layer", "layer_b", "span", "cosine", "low", "high", "n", "chance"),
+    "cliff": ("model", "condition", "split", "side", "plateau", "end", "drop", "low", "high", "n"),
+    "sweep": (
+        *("condition", "source", "span", "site", "operator", "strength", "gate", "thought_mode", "split", "attack"),
+        *("metric", "value", "low", "high", "n", "numerator"),
+    ),
 }
 DEFAULTS: dict[str, dict[str, str | float]] = {
     "trajectory": {"split": "test"},
@@ -74,7 +92,11 @@ DEFAULTS: dict[str, dict[str, str | float]] = {
 }
 MADE_BY = {
     **dict.fromkeys(("collapse", "detection", "trajectory", "restoration"), "thoughtlens demo"),
-    **dict.fromkeys(("holdouts", "transfer", "curves", "decision", "heads"), "thoughtlens probe RUN"),
+    **dict.fromkeys(("holdouts", "transfer", "curves", "decision", "heads", "geometry", "cliff"), "thoughtlens probe RUN"),
+    **dict.fromkeys(("prompts", "answers"), "thoughtlens view RUN"),
+    **dict.fromkeys(("readouts", "projection"), "thoughtlens probe RUN"),
+    **dict.fromkeys(("harm_histogram", "blind_spots"), "thoughtlens collapse"),
+    "sweep": "thoughtlens demo --sweep",
     **dict.fromkeys(("decision_ranks", "decision_boundaries"), "thoughtlens decide RUN"),
     "comparison": "thoughtlens sweep RUN",
     **dict.fromkeys(("margins", "explained"), "thoughtlens organism explain RUN"),
@@ -91,14 +113,7 @@ class TableProblem(ValueError):
 
 def read_table(run: Path, name: str) -> pd.DataFrame:
     """`tables/<name>.parquet` of a run folder, its columns checked. Raises TableProblem naming the command that makes it."""
-    path = Path(run) / "tables" / f"{name}.parquet"
-    again = f"`{MADE_BY[name]}` makes it."
-    if not path.is_file():
-        raise TableProblem(f"This run has no {name} table (tables/{name}.parquet). {again}")
-    try:
-        table = pd.read_parquet(path, engine="pyarrow")
-    except (pyarrow.ArrowException, OSError) as problem:
-        raise TableProblem(f"The {name} table cannot be read: tables/{name}.parquet is damaged. Delete it; {again}") from problem
+    table, again = _read(run, name), f"`{MADE_BY[name]}` makes it."
     if lacking := [column for column in COLUMNS[name] if column not in table]:
         raise TableProblem(
             f"The {name} table lacks {', '.join(lacking)}; it has {', '.join(map(str, table.columns)) or 'no columns'}. {again}"
@@ -106,6 +121,30 @@ def read_table(run: Path, name: str) -> pd.DataFrame:
     if table.empty:
         raise TableProblem(f"The {name} table is empty (no rows in tables/{name}.parquet). {again}")
     return complete(table, name)
+
+
+def rows_of_prompt(run: Path, name: str, prompt_id: str) -> pd.DataFrame:
+    """The rows of one prompt; the rest of the file is not read where its row groups tell. TableProblem as `read_table`, and for no row."""
+    rows = _read(run, name, [("prompt_id", "=", prompt_id)])
+    if rows.empty:
+        raise TableProblem(f"The {name} table has no row of prompt {prompt_id!r}.")
+    return rows
+
+
+def columns_of(run: Path, name: str, *columns: str) -> pd.DataFrame:
+    """Some columns of a large table, distinct rows; nothing else is read. TableProblem as `read_table`."""
+    return _read(run, name, columns=list(columns)).drop_duplicates(ignore_index=True)
+
+
+def _read(run: Path, name: str, only: list[tuple[str, str, str]] | None = None, columns: list[str] | None = None) -> pd.DataFrame:
+    path = Path(run) / "tables" / f"{name}.parquet"
+    again = f"`{MADE_BY[name]}` makes it."
+    if not path.is_file():
+        raise TableProblem(f"This run has no {name} table (tables/{name}.parquet). {again}")
+    try:
+        return pd.read_parquet(path, engine="pyarrow", filters=only, columns=columns)
+    except (pyarrow.ArrowException, OSError) as problem:
+        raise TableProblem(f"The {name} table cannot be read: tables/{name}.parquet is damaged. Delete it; {again}") from problem
 
 
 def complete(table: pd.DataFrame, name: str) -> pd.DataFrame:

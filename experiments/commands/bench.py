@@ -48,3 +48,20 @@ def bench_steer(*, device: str = "auto", out: Path | None = None) -> None:
     from ..steer_speed import bench_steer as bench
 
     bench(device_of(device), out=out)
+
+
+def bench_view(*, run: Path | None = None, opens: int = 5, loads: int = 10, times: int = 36, out: Path | None = None) -> None:
+    """Time how fast a large run opens in the app and answers a click in a real browser, and what its rows cost beside pandas.
+
+    Example: thoughtlens bench view --out docs/speed.md
+
+    Args:
+        run: A run folder of your own (default: one with 20,000 prompts, 32 layers and 2 million token scores is made up).
+        opens: How often the app is started.
+        loads: How often the page is loaded.
+        times: How often each click is done.
+        out: Write the tables there as well, as Markdown.
+    """
+    from ..view_speed import bench_view as bench
+
+    bench(run, opens=opens, loads=loads, times=times, out=out)

@@ -1,4 +1,4 @@
-"""The study of a trio, its report, and what this machine and a checkpoint are."""
+"""The study of a trio, and what this machine and a checkpoint are."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ def demo(out: Path = Path("runs/demo"), *, device: str = "auto", checkpoints: Pa
     from ..demo import demo as run
 
     run(out, device=device_of(device), checkpoints=checkpoints or CHECKPOINTS, sweep=sweep)
-
-
-def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
-    """Write report.html of a run folder again.
-
-    Example: thoughtlens report runs/demo
-    """
-    from ...viz.report import report as write
-
-    if not (run / "tables").is_dir():
-        raise FileNotFoundError(f"{run} is no run folder: it has no tables/. `thoughtlens demo --out {run}` makes one")
-    print(write(run))
 
 
 def doctor(model: Annotated[str | None, tyro.conf.Positional] = None) -> None:

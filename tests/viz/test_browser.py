@@ -37,8 +37,8 @@ def opened(path: Path, profile: Path, *flags: str) -> tuple[str, str]:
 def test_every_figure_is_drawn_in_the_theme_asked_for(run, tmp_path, preferred, paper):
     dom, console = opened(run / "report.html", tmp_path / "profile", f"--blink-settings=preferredColorScheme={preferred}")
     assert console == ""
-    assert len(re.findall(r'<div class="plot js-plotly-plot"', dom)) == 17
-    assert len(re.findall(rf'class="main-svg"[^>]*style="[^"]*background: {re.escape(paper)}', dom)) == 17
+    assert len(re.findall(r'<div class="plot js-plotly-plot"', dom)) == 19
+    assert len(re.findall(rf'class="main-svg"[^>]*style="[^"]*background: {re.escape(paper)}', dom)) == 19
 
 
 def test_a_script_in_the_data_stays_text_in_the_drawing(tmp_path):
@@ -49,4 +49,4 @@ def test_a_script_in_the_data_stays_text_in_the_drawing(tmp_path):
     report(run)
     dom, console = opened(run / "report.html", tmp_path / "profile")
     assert console == "" and "<script>alert" not in dom
-    assert dom.count("&lt;script&gt;alert(1)&lt;/script&gt;</text>") == 1
+    assert len(re.findall(r"&lt;script&gt;[^<]*</t(?:ext|span)>", dom)) >= 1

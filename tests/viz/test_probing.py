@@ -9,7 +9,6 @@ from thoughtlens.viz import (
     TableProblem,
     auroc_by_layer_and_span,
     decision_points,
-    heads_that_write,
     probe_held_out,
     readout_aligned,
     transfer_matrix,
@@ -17,7 +16,6 @@ from thoughtlens.viz import (
 from thoughtlens.viz.figures.best_layer import read_detection
 from thoughtlens.viz.figures.curves import read_curves
 from thoughtlens.viz.figures.decision import read_decision
-from thoughtlens.viz.figures.heads import read_heads
 from thoughtlens.viz.figures.heldout import read_held_out
 from thoughtlens.viz.figures.readable import best_layers
 from thoughtlens.viz.figures.transfer import read_transfer, views
@@ -84,18 +82,6 @@ def test_decision_points_show_both_sides_and_the_first_in_bold(tables):
     assert "on dev is step_end[1]" in told and "On test the first is step_end[1], too." in told and "98%" in told
     with pytest.raises(TableProblem, match="ranks no anchor"):
         decision_points(tables["decision"].assign(rank=math.nan))
-
-
-def test_heads_are_shares_of_the_difference(tables):
-    drawn = heads_that_write(tables["heads"])
-    (trace,) = drawn.data
-    assert trace.z[1][2] == 0.5 and trace.zmin == -0.5 and trace.zmax == 0.5 and trace.customdata[1][2][3] == "50%"
-    told = read_heads(tables["heads"])
-    assert (
-        "head 2 of layer 1: 50% of the difference (2.00 [1.90 to 2.10], n = 180)" in told and "mlp 15%" in told and "embedding 5%" in told
-    )
-    with pytest.raises(TableProblem, match="no row of a head"):
-        heads_that_write(tables["heads"].query("part != 'head'"))
 
 
 def test_a_probe_within_the_interval_of_the_words_is_not_beyond_them(tables):

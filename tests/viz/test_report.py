@@ -15,9 +15,12 @@ import pytest
 import thoughtlens
 from fake_run import BESIDE, FURTHER, SCRIPT, TABLES, make_run
 from thoughtlens.viz import report, tables
+from thoughtlens.viz.made_run import make_run as make_whole_run
+from thoughtlens.viz.sections import drawings
 
 LIMIT = 8 * 1024 * 1024
-FIGURES = 17
+FIGURES = 19
+DRAWN = {"collapse": 2, "detection": 3, "restoration": 2, "comparison": 2}  # figures of a table, where they are not one
 
 
 class Page(HTMLParser):
@@ -93,14 +96,37 @@ def test_headlines_table_and_provenance_are_on_the_page(run):
         assert number in text, number
 
 
-@pytest.mark.parametrize("name", list(TABLES))
+def test_every_missing_table_is_told_with_the_command_that_makes_it(tmp_path):
+    run = make_run(tmp_path / "run", without=tuple(TABLES))
+    report(run)
+    text = page(run).text
+    assert all(f"This run has no {name} table" in text for name in TABLES if name not in FURTHER)
+    assert all(tables.MADE_BY[name] in text for name in TABLES) and text.count("Not asked of this run yet: ") == 1
+
+
+@pytest.mark.parametrize("name", list(DRAWN))
 def test_a_missing_table_leaves_a_notice_and_the_rest_is_drawn(tmp_path, name):
     run = make_run(tmp_path / "run", without=(name,))
     report(run)
     found = page(run)
     told = "Not asked of this run yet: " if name in FURTHER else f"This run has no {name} table"
     assert told in found.text and tables.MADE_BY[name] in found.text
-    assert sum(tag == "figcaption" for tag, _ in found.tags) == FIGURES - (1 if name in ("trajectory", *FURTHER) else 2)
+    assert sum(tag == "figcaption" for tag, _ in found.tags) == FIGURES - DRAWN.get(name, 1)
+
+
+def test_a_whole_run_has_every_figure_and_a_thought_of_each_outcome_folded_away(tmp_path):
+    run = make_whole_run(tmp_path / "run", prompts=60, layers=4, token_scores=3000, texts=[SCRIPT])
+    assert report(run).stat().st_size < LIMIT
+    found = page(run)
+    made = {file.stem for file in (run / "tables").iterdir()}
+    there = {name for name, drawing in drawings().items() if set(drawing.tables) <= made}
+    left = {"corrections_stated", "readout_along_thought"}  # told by the quadrants; too few thoughts for a mean
+    assert sum(tag == "figcaption" for tag, _ in found.tags) == len(there - left) > 20 and left < there
+    text = found.text.replace("\xa0", " ")
+    thoughts = text[text.index("Thoughts, token by token") :]
+    folded = [attributes for tag, attributes in found.tags if tag == "details"]
+    assert folded and not any("open" in attributes for attributes in folded) and thoughts.count("reasoning, steered: ") == len(folded)
+    assert "<script>alert" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_damaged_and_empty_tables_say_so(tmp_path):
@@ -142,8 +168,20 @@ def test_text_from_data_stays_text(tmp_path):
     assert "<script>alert" not in raw
     assert sum(tag == "script" for tag, _ in found.tags) == sum(tag == "script" for tag, _ in page_of(run, "plain").tags)
     assert found.text.count(SCRIPT) > 15
-    labels = json.dumps([found.blocks[name] for name in found.blocks if name != "themes"])
+    labels = json.dumps([shown(found.blocks[name]) for name in found.blocks if name != "themes"])
     assert "&lt;script&gt;" in labels and "<script" not in labels
+
+
+def shown(value: object, told: frozenset[int] | None = None) -> object:
+    """What plotly writes on the page: of `customdata`, which carries ids for clicks as well, what the hover text names."""
+    if isinstance(value, dict):
+        named = frozenset(map(int, re.findall(r"customdata\[(\d+)\]", str(value.get("hovertemplate", "")))))
+        return {key: shown(part, named if key == "customdata" else None) for key, part in value.items()}
+    if isinstance(value, list):
+        if told is not None and not any(isinstance(part, list) for part in value):
+            return [part for index, part in enumerate(value) if index in told]
+        return [shown(part, told) for part in value]
+    return value
 
 
 def page_of(run: Path, name: str) -> Page:

@@ -15,6 +15,7 @@ from ..tables import TableProblem, prefer
 from .trajectory import SIDES, band_and_line
 
 ALIGNED = {"start": "tokens from the start", "fraction": "share of the thought", "end": "tokens to the end"}
+BETWEEN = 46  # pixels between two models
 
 
 def readings(curves: pd.DataFrame) -> pd.DataFrame:
@@ -30,15 +31,15 @@ def readout_aligned(curves: pd.DataFrame) -> go.Figure:
     """A row of panels per model: start, share, end. Columns: CONTRIBUTING.md, `curves`."""
     rows = readings(curves)
     names, aligned = theme.ordered(rows["reading"].tolist()), [by for by in ALIGNED if by in set(rows["by"])]
-    note = f"mean over prompts of the {rows['split'].iloc[0]} split, bands are 95% intervals over goals"
-    blank = theme.figure("The readout at the start, along and at the end of the thought", note, plot=200 * len(names), above=64)
+    note = f"mean over prompts, {rows['split'].iloc[0]} split · 95% bands over goals"
+    blank = theme.figure("The readout at both ends of the thought", note, plot=200 * len(names), above=64)
     titles = [f"<b>{theme.plain(name)}</b>" if column == 0 else "" for name in names for column in range(len(aligned))]
     figure = make_subplots(
         rows=len(names),
         cols=len(aligned),
         shared_yaxes="rows",
         horizontal_spacing=0.03,
-        vertical_spacing=0.18 / len(names),
+        vertical_spacing=BETWEEN / (200 * len(names)),
         subplot_titles=titles,
         figure=blank,
     )
@@ -49,8 +50,9 @@ def readout_aligned(curves: pd.DataFrame) -> go.Figure:
                 for trace in band_and_line(mine, side, ALIGNED[by]):
                     shown = trace.showlegend is not False and down == column == 1
                     figure.add_trace(trace.update(showlegend=shown), row=down, col=column)
+    figure.update_xaxes(tickangle=0, nticks=4)
     for column, by in enumerate(aligned, start=1):
-        figure.update_xaxes(title_text=ALIGNED[by], row=len(names), col=column)
+        figure.update_xaxes(title_text=ALIGNED[by].replace(" the ", "<br>the "), row=len(names), col=column)
     figure.update_yaxes(title_text="readout", col=1)
     theme.legend_over(figure, 26)
     return figure

@@ -2,6 +2,10 @@
 
 The controls stand above on the same colours: where a column is as dark above as below, the words alone already tell, and the column is
 hatched. What "already tell" means is defined in readable.py; the best layer of each span with its interval is in best_layer.py.
+
+Contours enclose the cells that beat a control with their whole 95% interval: `low` above the upper bound of shuffled labels
+(`control_high`; the mean where there is no bound), and `low` above the bag of words up to the same place (`text_auroc`). A cell whose
+control was not run is outside.
 """
 
 from __future__ import annotations
@@ -10,87 +14,84 @@ import math
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
 from .. import theme
 from ..tables import highest
+from .contours import outline
 from .readable import best_layers, chosen, columns_in_time, listed, spoken_of
+from .readings import label, legend_room
 
 SHOWN_AT_MOST = 16
 NEAR = 0.02
-WORDS = theme.MARKS["words"]
+WORDS, CONTROL = theme.MARKS["words"], theme.MARKS["control"]
+BEAT = {  # contour -> its line; drawn in this order, so that the narrow one lies on the wide one where they run together
+    "above shuffled labels": {"color": CONTROL.color, "width": 4.5, "dash": "solid"},
+    "above the words, too": {"color": theme.MARKS["reasoning"].color, "width": 2, "dash": "solid"},
+}
+GIVEN_AWAY = "words alone already tell"
+LINK = ("layer", "span", "model", "condition")  # what a cell's customdata begins with, as the table has it; then text for the hover
 
 
 def auroc_by_layer_and_span(detection: pd.DataFrame) -> go.Figure:
     """Heatmap layer × span, one model at a time; above it, on the same colours, what words alone and shuffled labels reach.
 
-    A span whose words already tell is hatched. Columns: CONTRIBUTING.md, `detection`.
+    A cell's customdata begins with LINK, so that a click on it can be followed. Columns: CONTRIBUTING.md, `detection`.
     """
     rows, best = chosen(detection), best_layers(detection)
     readings = theme.ordered(rows["reading"].tolist())
     columns = columns_in_time(rows)
     layers = sorted(int(layer) for layer in rows["layer"].unique())
     first = rows.iloc[0]
-    shown_rows = f"{first['probe']} probe on {first['stream']} · label {first['label']} · {first['split']} split"
-    note = f"{shown_rows} · bold: best layer · hatched: words alone already tell"
+    note = f"{first['probe']} on {first['stream']} · {first['label']} · {first['split']} split · bold: best layer"
     strip, cells = 54, max(150, (28 if len(layers) <= SHOWN_AT_MOST else 14) * len(layers))
-    blank = theme.figure("Where unsafe intent is readable: AUROC by layer and span", note, plot=strip + cells + 14, above=48)
+    given_away = [GIVEN_AWAY] if (best["verdict"] == "words").any() else []
+    menu, legend = 44 if len(readings) > 1 else 0, legend_room([*BEAT, *given_away])
+    title = "Where unsafe intent is readable, AUROC"
+    blank = theme.figure(title, note, plot=strip + cells + 14, above=menu + legend)
     figure = make_subplots(
         rows=2, cols=1, row_heights=[strip, cells], vertical_spacing=14 / (strip + cells), shared_xaxes=True, figure=blank
     )
     shown = readings.index("reasoning") if "reasoning" in readings else 0
+    drawn: list[int] = []
     for index, reading in enumerate(readings):
         mine = rows[rows["reading"] == reading]
         judged = best[best["reading"] == reading].set_index("column")
-        for trace, row in (
-            (_controls(mine, columns), 1),
-            (_cells(mine, judged, columns, layers), 2),
-            (_hatching(judged, columns, layers), 2),
-        ):
-            figure.add_trace(trace.update(visible=index == shown, name=theme.plain(reading)), row=row, col=1)
-    labels = [theme.plain(column) for column in columns]
+        over: list[BaseTraceType] = [_hatching(judged, columns, layers), *_contours(mine, columns, layers)]
+        for trace, row in ((_controls(mine, columns), 1), (_cells(mine, judged, columns, layers), 2), *((trace, 2) for trace in over)):
+            figure.add_trace(trace.update(visible=index == shown, meta=theme.plain(reading)), row=row, col=1)
+            drawn.append(index)
+    labels = [label(column, lines=1) for column in columns]
     figure.update_xaxes(
         showgrid=False, range=[-0.5, len(columns) - 0.5], tickvals=list(range(len(columns))), ticktext=labels, tickangle=-40
     )
     figure.update_yaxes(showgrid=False, ticks="")
+    every = max(1, math.ceil(len(layers) / SHOWN_AT_MOST))
+    there = list(range(0, len(layers), every))
     figure.update_yaxes(
-        row=2,
-        col=1,
-        title_text="layer",
-        tickvals=layers if len(layers) <= SHOWN_AT_MOST else None,
-        range=[min(layers) - 0.5, max(layers) + 0.5],
+        row=2, col=1, title_text="layer", tickvals=there, ticktext=[str(layers[at]) for at in there], range=[-0.5, len(layers) - 0.5]
     )
     figure.update_xaxes(row=1, col=1, ticks="")
     figure.update_yaxes(row=1, col=1, tickvals=[0, 1], ticktext=["shuffled", "words alone"], range=[-0.5, 1.5])
     figure.update_layout(
         coloraxis={"cmin": 0.5, "cmax": 1, "colorbar": {"title": {"text": "AUROC"}, "tickvals": [0.5, 0.75, 1], "len": 0.8}},
         barmode="overlay",
+        legend={"traceorder": "normal"},
     )
-    figure.update_layout(showlegend=False)
     if len(readings) > 1:
-        figure.update_layout(updatemenus=[_dropdown(readings, shown)])
+        figure.update_layout(updatemenus=[_dropdown(readings, shown, drawn, over=legend / (strip + cells + 14))])
     return figure
 
 
-def _dropdown(readings: list[str], shown: int) -> dict[str, object]:
+def _dropdown(readings: list[str], shown: int, drawn: list[int], *, over: float) -> dict[str, object]:
+    """One button per reading; `drawn`: whose each trace is; `over`: the room of the legend below the menu."""
     buttons = [
-        {
-            "label": theme.plain(reading),
-            "method": "restyle",
-            "args": [{"visible": [at == index for at in range(len(readings)) for _ in range(3)]}],
-        }
+        {"label": theme.plain(reading), "method": "restyle", "args": [{"visible": [at == index for at in drawn]}]}
         for index, reading in enumerate(readings)
     ]
-    return {
-        "buttons": buttons,
-        "active": shown,
-        "x": 0,
-        "xanchor": "left",
-        "y": 1,
-        "yanchor": "bottom",
-        "pad": {"b": 12},
-        "showactive": True,
-    }
+    place = {"x": 0, "xanchor": "left", "y": 1 + over, "yanchor": "bottom", "pad": {"b": 4}}
+    return {"buttons": buttons, "active": shown, **place, "showactive": True}
 
 
 def _controls(mine: pd.DataFrame, columns: list[str]) -> go.Heatmap:
@@ -114,20 +115,20 @@ def _controls(mine: pd.DataFrame, columns: list[str]) -> go.Heatmap:
         ],
         hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}: AUROC %{z:.3f}<extra></extra>",
         hoverongaps=False,
+        name="controls",
     )
 
 
 def _cells(mine: pd.DataFrame, judged: pd.DataFrame, columns: list[str], layers: list[int]) -> go.Heatmap:
     """The AUROCs, that of the best layer of each column in bold."""
-    once = mine.drop_duplicates(["layer", "column"])
-    z = once.pivot(index="layer", columns="column", values="auroc").reindex(index=layers, columns=columns).to_numpy().tolist()
-    rows = {(int(row["layer"]), str(row["column"])): row for _, row in once.iterrows()}
+    rows = _by_place(mine)
+    grid = [[rows.get((layer, column)) for column in columns] for layer in layers]
+    z = [[math.nan if row is None else float(row["auroc"]) for row in line] for line in grid]
     best = judged["layer"].to_dict()
-    hover = [[_told(column, rows.get((layer, column))) for column in columns] for layer in layers]
     return go.Heatmap(
         z=_gaps(z),
         x=list(range(len(columns))),
-        y=layers,
+        y=list(range(len(layers))),
         coloraxis="coloraxis",
         xgap=2,
         ygap=2,
@@ -137,23 +138,32 @@ def _cells(mine: pd.DataFrame, judged: pd.DataFrame, columns: list[str], layers:
         ],
         texttemplate="%{text}" if len(layers) <= SHOWN_AT_MOST else None,
         textfont={"size": 11},
-        customdata=hover,
+        customdata=[[[layer, *_told(row, mine)] for row in line] for layer, line in zip(layers, grid, strict=True)],
         hovertemplate=(
-            "<b>%{customdata[0]}</b> · layer %{y}<br>AUROC %{z:.3f}  (95% interval %{customdata[1]} to %{customdata[2]})"
-            "<br>TPR at 1% FPR %{customdata[3]}<br>n = %{customdata[4]} test, %{customdata[5]} train"
-            "<br>shuffled labels %{customdata[6]}, 95% below %{customdata[7]}<br>bag of words %{customdata[8]}<extra></extra>"
+            "<b>%{customdata[4]}</b> · layer %{customdata[0]} · %{customdata[5]}<br>AUROC %{z:.3f}"
+            "  (95% interval %{customdata[6]} to %{customdata[7]})<br>TPR at 1% FPR %{customdata[8]}"
+            "<br>n = %{customdata[9]} test, %{customdata[10]} train"
+            "<br>shuffled labels %{customdata[11]}, 95% below %{customdata[12]}<br>bag of words %{customdata[13]}<extra></extra>"
         ),
         hoverongaps=False,
+        name="probe",
     )
 
 
-def _told(column: str, row: pd.Series | None) -> list[str]:
-    """What the hover of a cell says, as text: a control that was not run is a dash, never a zero."""
+def _by_place(mine: pd.DataFrame) -> dict[tuple[int, str], pd.Series]:
+    """The rows of one reading by layer and column."""
+    return {(int(row["layer"]), str(row["column"])): row for _, row in mine.drop_duplicates(["layer", "column"]).iterrows()}
+
+
+def _told(row: pd.Series | None, mine: pd.DataFrame) -> list[str]:
+    """What follows the layer: the rest of LINK, then text for the hover, where a control that was not run is a dash, never a zero."""
     if row is None:
-        return [theme.plain(column)] + ["–"] * 8
+        return ["", *mine.iloc[0][list(LINK[2:])].astype(str), *["–"] * 10]
+    link = [str(row[name]) for name in LINK[1:]]
     sizes = [theme.count(row["n_test"]), theme.count(row["n_train"])]
     controls = [theme.auroc(row[name]) for name in ("control_auroc", "control_high", "text_auroc")]
-    return [theme.plain(column), theme.auroc(row["low"]), theme.auroc(row["high"]), theme.percent(row["tpr_at_1fpr"]), *sizes, *controls]
+    names = [theme.plain(row["column"]), theme.plain(row["reading"])]
+    return [*link, *names, theme.auroc(row["low"]), theme.auroc(row["high"]), theme.percent(row["tpr_at_1fpr"]), *sizes, *controls]
 
 
 def _cell(value: float, bold: bool) -> str:
@@ -171,8 +181,8 @@ def _hatching(judged: pd.DataFrame, columns: list[str], layers: list[int]) -> go
     clear = "rgba(0,0,0,0)"
     return go.Bar(
         x=hatched,
-        y=[max(layers) - min(layers) + 1] * len(hatched),
-        base=[min(layers) - 0.5] * len(hatched),
+        y=[len(layers)] * len(hatched),
+        base=[-0.5] * len(hatched),
         width=0.96,
         marker={
             "color": clear,
@@ -180,7 +190,27 @@ def _hatching(judged: pd.DataFrame, columns: list[str], layers: list[int]) -> go
             "pattern": {"shape": "/", "fgcolor": WORDS.color, "bgcolor": clear, "size": 11, "solidity": 0.12},
         },
         hoverinfo="skip",
+        name=GIVEN_AWAY,
     )
+
+
+def beats(row: pd.Series | None) -> dict[str, bool]:
+    """Inside which contours a cell is."""
+    if row is None:
+        return dict.fromkeys(BEAT, False)
+    control = row["control_auroc"] if math.isnan(row["control_high"]) else row["control_high"]
+    shuffled = bool(row["low"] > control)
+    return dict(zip(BEAT, (shuffled, shuffled and bool(row["low"] > row["text_auroc"])), strict=True))
+
+
+def _contours(mine: pd.DataFrame, columns: list[str], layers: list[int]) -> list[go.Scatter]:
+    rows = _by_place(mine)
+    inside = [[beats(rows.get((layer, column))) for column in columns] for layer in layers]
+    found = []
+    for name, line in BEAT.items():
+        x, y = outline([[cell[name] for cell in cells] for cells in inside])
+        found.append(go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name=name, cliponaxis=False))
+    return found
 
 
 def read_layers(detection: pd.DataFrame) -> str:

@@ -1,0 +1,85 @@
+"""`thoughtlens view`: the app at an address of this machine, until it is interrupted."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from .making import make_app
+from .security import is_loopback
+
+LOOKED_AT = 20  # ports after one that is taken
+
+
+class Quiet(WSGIRequestHandler):
+    """Answers without a line for every request."""
+
+    def log_request(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+def serve(
+    runs: Sequence[Path], *, host: str = "127.0.0.1", port: int = 8050, open_browser: bool = True, allow_remote: bool = False
+) -> None:
+    """Shows the runs until Ctrl-C. ValueError for an address that others reach, unless it is allowed; OSError for a port that is taken."""
+    server = bound([Path(run) for run in runs], host=host, port=port, allow_remote=allow_remote)
+    address = url(host, server.server_address[1])
+    print(f"{', '.join(str(run) for run in runs)} at {address} (Ctrl-C to stop)", flush=True)
+    if open_browser:
+        threading.Timer(0.3, webbrowser.open, [address]).start()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+def bound(runs: Sequence[Path], *, host: str, port: int, allow_remote: bool = False) -> BaseWSGIServer:
+    """A server that listens and answers as soon as `serve_forever` is called. Port 0 takes any that is free."""
+    if not allow_remote and not is_loopback(host):
+        raise ValueError(
+            f"{host} can be reached from other machines, and a run may hold harmful text. Serve at 127.0.0.1 and forward the port "
+            f"(ssh -L {port}:127.0.0.1:{port}), or pass --allow-remote."
+        )
+    app = make_app(runs, host=host)
+    listening = _listen(host, port)
+    try:
+        return make_server(host, port, app.server, threaded=True, request_handler=Quiet, fd=listening.fileno())
+    finally:
+        listening.close()  # the server has a copy of its own
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return _open(host, port)
+    except OSError as problem:
+        if problem.errno != errno.EADDRINUSE:
+            raise OSError(problem.errno, f"cannot serve at {url(host, port)}: {problem.strerror}") from problem
+    free = next((other for other in range(port + 1, min(port + LOOKED_AT, 65_536)) if _is_free(host, other)), 0)
+    raise OSError(errno.EADDRINUSE, f"port {port} of {host} is taken; pass --port {free}" + ("" if free else " for any that is free"))
+
+
+def _open(host: str, port: int) -> socket.socket:
+    found = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
+    found.set_inheritable(True)
+    return found
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _open(host, port).close()
+    except OSError:
+        return False
+    return True
+
+
+def url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
