@@ -195,27 +195,24 @@ def rates(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     `table` holds one metric. Over benchmark, category and attack (unless in `by`) the row `all` is taken where there is one, else the
     parts are added up; what stands beside them (`macro`, `apart`, hazards) is never a part.
     """
-    parts = [part for part in PARTS if part in table and part not in by]
+    by, parts = list(by), [part for part in PARTS if part in table and part not in by]
     for part in parts:
         table = table[~beside(table[part])]
-    found = [dict(zip(by, key, strict=True)) | _rate(group, parts) for key, group in table.groupby(list(by), sort=False, dropna=False)]
-    return pd.DataFrame(found, columns=[*by, *RATE])
+    for part in parts:
+        whole = table[part] == ALL
+        table = table[whole | ~whole.groupby([table[name] for name in by], sort=False, dropna=False).transform("any")]
+    found = table[~table.duplicated(by)][[*by, *RATE]].astype(dict.fromkeys(RATE, float)).reset_index(drop=True)
+    groups = table.groupby(by, sort=False, dropna=False)
+    sums, several = groups[["numerator", "n"]].sum().to_numpy(dtype=float), groups.size().to_numpy() > 1
+    for place in several.nonzero()[0]:  # one by one: few groups have only their parts
+        numerator, n = sums[place]
+        found.loc[place, list(RATE)] = [numerator / n if n else math.nan, *wilson(numerator, n), numerator, n]
+    return found
 
 
 def beside(column: pd.Series) -> pd.Series:
     """Which rows tell the whole in another way."""
     return column.isin(BESIDE) | column.astype(str).str.startswith("hazard: ")
-
-
-def _rate(group: pd.DataFrame, parts: Sequence[str]) -> dict[str, float]:
-    for part in parts:
-        whole = group[group[part] == ALL]
-        group = group if whole.empty else whole
-    if len(group) == 1:
-        return {column: float(group.iloc[0][column]) for column in RATE}
-    numerator, n = float(group["numerator"].sum()), float(group["n"].sum())
-    low, high = wilson(numerator, n)
-    return {"value": numerator / n if n else math.nan, "low": low, "high": high, "numerator": numerator, "n": n}
 
 
 def wilson(numerator: float, n: float) -> tuple[float, float]:

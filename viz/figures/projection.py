@@ -161,7 +161,7 @@ def _scatter(mine: pd.DataFrame, name: str, mark: theme.Mark, *, told: bool) -> 
         opacity=0.72,
         name=theme.plain(_short(name)),
         legendgroup=name,
-        customdata=[[row["prompt_id"], row["model"], row["condition"], _hover(row, told=told)] for _, row in mine.iterrows()],
+        customdata=[[row["prompt_id"], row["model"], row["condition"], _hover(row, told=told)] for row in mine.to_dict("records")],
         hovertemplate="%{customdata[3]}<extra></extra>",
     )
 
@@ -170,7 +170,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 28 else name[:27] + "…"
 
 
-def _hover(row: pd.Series, *, told: bool) -> str:
+def _hover(row: Mapping[Any, Any], *, told: bool) -> str:
     """Lines of text, escaped."""
     known = [row.get("category"), row.get("attack"), {"True": "harmful", "False": "benign"}.get(str(row.get("harmful")))]
     lines = [f"<b>{theme.plain(row['reading'])}</b> · {theme.plain(row['verdict'] if pd.notna(row.get('verdict')) else 'no verdict')}"]
