@@ -143,7 +143,7 @@ def _read(run: Path, name: str, only: list[tuple[str, str, str]] | None = None, 
         raise TableProblem(f"This run has no {name} table (tables/{name}.parquet). {again}")
     try:
         return pd.read_parquet(path, engine="pyarrow", filters=only, columns=columns)
-    except (pyarrow.ArrowException, OSError) as problem:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as problem:
         raise TableProblem(f"The {name} table cannot be read: tables/{name}.parquet is damaged. Delete it; {again}") from problem
 
 

@@ -41,9 +41,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> Values:
 def test_the_app_and_pandas_find_the_same_rows(values, query):
     row = against_pandas(query, values, 3, 1)
     assert row["n"] == 3 and row["part"] == "rows" and row["ratio"] == pytest.approx(row["peer"] / row["p50"])
-    assert len({str(query.ours(values, number)) for number in range(6)}) > 1 or query.name.startswith("open"), (
-        "another value every time"
-    )
+    assert len({str(query.ours(values, number)) for number in range(6)}) > 1 or query.name.startswith("open"), "another value every time"
 
 
 def test_what_finds_other_rows_is_not_timed(values):
