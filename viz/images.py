@@ -27,7 +27,7 @@ def images(
     """Write figures of a run, by the names of their functions, as `figures/<name>.<form>` in the run folder or `into`; returns the files.
 
     "all" is every figure whose tables are there; what is left out then is `told`. A figure asked for by its name whose table is missing
-    raises TableProblem. ValueError for an unknown name or form, ImportError without kaleido, RuntimeError without a browser.
+    raises TableProblem. ValueError for an unknown name or form, ImportError without kaleido, OSError without a browser.
     """
     known = drawings()
     every = tuple(names) == (EVERY,)
@@ -61,6 +61,6 @@ def _write(figures: Sequence[tuple[object, Path]], form: str) -> None:
     try:
         kaleido.write_fig_from_object_sync(asked, kopts={"mathjax": False}, cancel_on_error=True)
     except ChromeNotFoundError as error:
-        raise RuntimeError(
+        raise OSError(
             "figures become image files in a browser, and none was found: install Chrome or Chromium, or set BROWSER_PATH"
         ) from error

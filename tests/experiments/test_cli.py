@@ -83,6 +83,7 @@ def test_a_wrong_path_is_one_sentence_in_a_real_process(tmp_path: Path) -> None:
 
 def test_wrong_paths(tmp_path: Path, thoughtlens: Command) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "run" / "seen" / "tables").mkdir(parents=True)
     for words, told in {
         ("doctor", tmp_path / "empty"): "holds no config.json",
         ("doctor", tmp_path / "absent"): "there is no folder",
@@ -94,6 +95,10 @@ def test_wrong_paths(tmp_path: Path, thoughtlens: Command) -> None:
         ("probe", tmp_path / "empty", "--device", "gpu"): "gpu",
         ("report", tmp_path / "absent"): "absent",
         ("report", tmp_path / "empty"): "empty",
+        ("view", tmp_path / "absent"): "is no run folder: it has no tables/. `thoughtlens demo",
+        ("view", tmp_path / "run" / "seen", "--host", "0.0.0.0", "--no-browser"): "can be reached from other machines",
+        ("report", tmp_path / "run" / "seen", "--png", "florp"): "no figure is called 'florp'; there are tax_by_category",
+        ("report", tmp_path / "run" / "seen", "--pdf", "all", "--width", "9"): "figures are 200 to 4000 pixels wide",
         ("organism", "build", "--stage", "base", "--out", tmp_path / "new"): "which is not built",
         ("organism",): "say what to do: thoughtlens organism build | card",
         ("store",): "say what to do: thoughtlens store verify | show",
