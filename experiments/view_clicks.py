@@ -2,8 +2,12 @@
 
 open       from starting the process, interpreter and imports included, until the first figure is drawn in a browser that is running already
 page       from asking the server that is up for the page, with an empty cache, until the first figure is drawn
-a click    from the time stamp of the mouse button, key or choice to the last change of the page: the last DOM mutation or plotly_afterplot
-           before it was quiet, which is 250 ms without a change and without a request on its way
+a click    from the time stamp of the mouse button, key or choice until it is
+             answered   the last change of anything in the visible part of the page: a DOM mutation of an element that overlaps the window
+                        when the next frame is drawn, or plotly_afterplot of such a figure. That a request is on its way (aria-busy and
+                        Dash's own mark of it) is no change; text, figures, dimming and the place of what was scrolled are
+             settled    the last change of any of the page, figures below the window included
+           both before it was quiet, which is 250 ms without a change and without a request, and with no figure left to draw
 after a pause    for what waits until nothing more is typed or dragged, the clock starts when it acts, which is when the address changes
 
 A click that leaves the address as it was is an error, not a fast click.
@@ -31,10 +35,26 @@ FIRST_FIGURE = ".js-plotly-plot .main-svg .trace, .js-plotly-plot .main-svg .hm"
 WATCH = """
 (() => {
   const QUIET = 250, now = () => performance.now();
-  const seen = { event: 0, went: 0, last: 0, flying: 0, first: 0 };
+  const seen = { event: 0, went: 0, last: 0, visible: 0, flying: 0, first: 0 };
   const changed = () => (seen.last = now());
-  new MutationObserver(() => {
+  const inSight = (element) => {
+    const { top, bottom, width } = element.getBoundingClientRect();
+    return width > 0 && bottom > 0 && top < innerHeight;
+  };
+  const sight = (elements) => {
+    const at = now();
+    requestAnimationFrame(() => { if (elements.some(inSight)) seen.visible = Math.max(seen.visible, at); });
+  };
+  const BUSY = ["aria-busy", "data-dash-is-loading"];
+  const whereof = (node) => {
+    const element = node instanceof Element ? node : node.parentElement;
+    return element?.closest(".js-plotly-plot") || element;
+  };
+  new MutationObserver((records) => {
     changed();
+    const real = records.filter((record) => !BUSY.includes(record.attributeName));
+    const nodes = real.flatMap(({ target, addedNodes }) => (addedNodes.length ? [...addedNodes] : [target]));
+    sight([...new Set(nodes.map(whereof))].filter((element) => element && element !== document.documentElement));
     if (!seen.first && document.querySelector("FIRST_FIGURE")) seen.first = now();
   }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
   for (const kind of ["mouseup", "keydown", "change", "input"])
@@ -54,13 +74,16 @@ WATCH = """
   const settled = async (patience) => {
     for (const from = now(); now() - from < patience; ) {
       for (const plot of document.querySelectorAll(".js-plotly-plot"))
-        if (plot.on && !plot.watched) { plot.watched = true; plot.on("plotly_afterplot", changed); }
-      if (!seen.flying && now() - seen.last > QUIET) return { ...seen };
+        if (plot.on && !plot.watched) {
+          plot.watched = true;
+          plot.on("plotly_afterplot", () => { changed(); sight([plot]); });
+        }
+      if (!seen.flying && !window.thoughtlens?.waiting?.() && now() - seen.last > QUIET) return { ...seen };
       await pause();
     }
     return null;
   };
-  window.watched = { until, settled, start: () => { seen.event = seen.went = 0; changed(); } };
+  window.watched = { until, settled, start: () => { seen.event = seen.went = seen.visible = 0; changed(); } };
 })();
 """.replace("FIRST_FIGURE", FIRST_FIGURE)
 BACK = "to => { watched.start(); history.pushState({}, '', to); dispatchEvent(new PopStateEvent('popstate')); }"
@@ -81,6 +104,14 @@ PLACE = """
   return places.length ? places[(number * 7919) % places.length] : null;
 }
 """
+
+
+@dataclass(frozen=True)
+class Took:
+    """Milliseconds until a click was answered in the visible part of the page, and until all of the page was at rest."""
+
+    answered: float
+    settled: float
 
 
 @dataclass(frozen=True)
@@ -112,7 +143,7 @@ def on_figure(selector: str, kind: Literal["number", "string"]) -> Callable[[Pag
         page.wait_for_selector(f"{selector} .js-plotly-plot .main-svg")
         place = page.evaluate(PLACE, [f"{selector} .js-plotly-plot", kind, number])
         if place is None:
-            raise RuntimeError(f"no cell or point of the figure {selector} can be clicked; look at {page.url} in a browser")
+            raise OSError(f"no cell or point of the figure {selector} can be clicked; look at {page.url} in a browser")
         page.mouse.move(place["x"], place["y"])
         page.wait_for_timeout(120)
         page.evaluate("watched.start()")
@@ -166,7 +197,7 @@ def clicks(words: Sequence[str], prompt: str) -> tuple[Click, ...]:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Headless, the system's Chromium before Playwright's own. ImportError and RuntimeError say what to install."""
+    """Headless, the system's Chromium before Playwright's own. ImportError and OSError say what to install."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
@@ -177,7 +208,7 @@ def browser() -> Iterator[Browser]:
             started = playwright.chromium.launch(executable_path=there)
         except Error as error:
             told = f"{there} does not start" if there else "there is no Chromium"
-            raise RuntimeError(f"{told}: install one (apt install chromium, or playwright install chromium)") from error
+            raise OSError(f"{told}: install one (apt install chromium, or playwright install chromium)") from error
         try:
             yield started
         finally:
@@ -195,7 +226,7 @@ def app(run: Path) -> Iterator[str]:
         line = process.stdout.readline()
         if not (found := re.search(r"http://\S+", line)):
             process.kill()
-            raise RuntimeError(f"`thoughtlens view {run}` did not start: {process.stderr.read()[-400:] or line}")
+            raise OSError(f"`thoughtlens view {run}` did not start: {process.stderr.read()[-400:] or line}")
         yield found.group()
     finally:
         process.kill()
@@ -218,7 +249,7 @@ def first_figure(page: Page, address: str) -> float:
     """Milliseconds from asking for the page until its first figure is there."""
     page.goto(address, wait_until="commit")
     if not (first := page.evaluate("patience => watched.until('first', patience)", PATIENCE)):
-        raise RuntimeError(f"no figure is drawn at {address}; look at it in a browser")
+        raise OSError(f"no figure is drawn at {address}; look at it in a browser")
     return float(first)
 
 
@@ -231,8 +262,8 @@ def opening(started: Browser, run: Path) -> float:
             return 1e3 * (time.perf_counter() - begun)
 
 
-def repeated(page: Page, address: str, click: Click, times: int, done: Callable[[], None] = lambda: None) -> list[float]:
-    """Milliseconds of each of so many times. RuntimeError where nothing happens."""
+def repeated(page: Page, address: str, click: Click, times: int, done: Callable[[], None] = lambda: None) -> list[Took]:
+    """How long each of so many times took. OSError where nothing happens."""
     begin = f"{address}?{click.start}"
     page.goto(begin)
     settle(page)
@@ -245,7 +276,8 @@ def repeated(page: Page, address: str, click: Click, times: int, done: Callable[
         click.act(page, number)
         page.wait_for_timeout(20)
         seen = settle(page, went=True, what=click.name)
-        took.append(seen["last"] - (seen["went"] if click.pauses else seen["event"]))
+        begun = seen["went"] if click.pauses else seen["event"]
+        took.append(Took((seen["visible"] or seen["last"]) - begun, seen["last"] - begun))
         done()
     return took
 
@@ -253,7 +285,7 @@ def repeated(page: Page, address: str, click: Click, times: int, done: Callable[
 def settle(page: Page, *, went: bool = False, what: str = "") -> dict[str, Any]:
     """What was seen until the page was quiet, and until its address changed where it should."""
     if went and not page.evaluate("patience => watched.until('went', patience)", NOTHING):
-        raise RuntimeError(f"{what}: nothing happened at {page.url}; look at it in a browser")
+        raise OSError(f"{what}: nothing happened at {page.url}; look at it in a browser")
     if not (seen := page.evaluate("patience => watched.settled(patience)", PATIENCE)):
-        raise RuntimeError(f"{what or 'the page'}: {page.url} does not come to rest; look at it in a browser")
+        raise OSError(f"{what or 'the page'}: {page.url} does not come to rest; look at it in a browser")
     return dict(seen)

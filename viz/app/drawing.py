@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,7 @@ class Sketch:
 
 
 KEPT: Kept[Drawn | Undrawn] = Kept(200)
+DRAWING = threading.RLock()  # a figure that two threads want is drawn once
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,22 @@ def _found(view: View, key: str, sketch: Sketch) -> Drawn | Undrawn | None:
     known = KEPT.get(made_from) if sketch.kept else None
     if known is not None:
         return known
-    if sketch.kept and not view.budget.allows():
+    if not sketch.kept:
+        return _made(view, key, sketch)
+    if not view.budget.allows():
         return None
+    with DRAWING:
+        return KEPT.get(made_from) or KEPT.put(made_from, _made(view, key, sketch))
+
+
+def _made(view: View, key: str, sketch: Sketch) -> Drawn | Undrawn:
     try:
-        made: Drawn | Undrawn = sketch.make()
+        return sketch.make()
     except TableProblem as problem:
-        made = Undrawn(str(problem))
+        return Undrawn(str(problem))
     except Exception:
         LOG.exception("drawing %s of %s", key, view.name)
-        made = Undrawn(FAILED, failed=True)
-    return KEPT.put(made_from, made) if sketch.kept else made
+        return Undrawn(FAILED, failed=True)
 
 
 def _figure(view: View, key: str, place: str, drawn: Drawn, link: str, remark: str) -> Component:

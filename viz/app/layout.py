@@ -22,11 +22,16 @@ ICON = (
 
 
 def index(title: str) -> str:
-    """The document that Dash fills in: its language, its colours (one source with the report), and no icon from elsewhere."""
+    """The document that Dash fills in: its language, its colours (one source with the report), and no icon from elsewhere.
+
+    Dash asks for plotly.js only when the first figure comes; here it is fetched, and run, while that is still being made.
+    """
     return f"""<!doctype html>
 <html lang="en">
 <head>
 {{%metas%}}
+<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-graph.js">
+<script async src="/_dash-component-suites/plotly/package_data/plotly.min.js"></script>
 <title>{escape(title)}</title>
 <link rel="icon" href="{ICON}">
 <style>{colors()}{STYLE}{reader.STYLE}</style>

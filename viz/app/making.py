@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,17 +11,21 @@ from dash import Dash
 
 from .columns import open_columns
 from .layout import TITLE, frame, index
-from .linking import link
+from .linking import draw_first, link
 from .pictures import serve_pictures
 from .security import secure
 
 
-def make_app(runs: Sequence[Path], *, host: str = "127.0.0.1") -> Dash:
+def make_app(runs: Sequence[Path], *, host: str = "127.0.0.1", early: bool = False) -> Dash:
     """An app that shows the runs beside each other and answers requests for `host` alone.
+
+    early: start to draw the first tab at once, on a thread of its own
 
     FileNotFoundError where none of them is a run folder; a folder that is none beside others is told in its column.
     """
     columns = open_columns(runs)
+    if early:
+        threading.Thread(target=draw_first, args=(columns,), daemon=True).start()
     app = Dash(
         "thoughtlens",
         assets_folder=str(Path(__file__).parent / "assets"),

@@ -29,7 +29,7 @@ def serve(
     runs: Sequence[Path], *, host: str = "127.0.0.1", port: int = 8050, open_browser: bool = True, allow_remote: bool = False
 ) -> None:
     """Shows the runs until Ctrl-C. ValueError for an address that others reach, unless it is allowed; OSError for a port that is taken."""
-    server = bound([Path(run) for run in runs], host=host, port=port, allow_remote=allow_remote)
+    server = bound([Path(run) for run in runs], host=host, port=port, allow_remote=allow_remote, early=True)
     address = url(host, server.server_address[1])
     print(f"{', '.join(str(run) for run in runs)} at {address} (Ctrl-C to stop)", flush=True)
     if open_browser:
@@ -42,14 +42,14 @@ def serve(
         server.server_close()
 
 
-def bound(runs: Sequence[Path], *, host: str, port: int, allow_remote: bool = False) -> BaseWSGIServer:
+def bound(runs: Sequence[Path], *, host: str, port: int, allow_remote: bool = False, early: bool = False) -> BaseWSGIServer:
     """A server that listens and answers as soon as `serve_forever` is called. Port 0 takes any that is free."""
     if not allow_remote and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines, and a run may hold harmful text. Serve at 127.0.0.1 and forward the port "
             f"(ssh -L {port}:127.0.0.1:{port}), or pass --allow-remote."
         )
-    app = make_app(runs, host=host)
+    app = make_app(runs, host=host, early=early)
     listening = _listen(host, port)
     try:
         return make_server(host, port, app.server, threaded=True, request_handler=Quiet, fd=listening.fileno())

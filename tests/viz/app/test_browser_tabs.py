@@ -58,6 +58,21 @@ def test_no_tab_is_wider_than_a_narrow_screen(visit):
         visit.keep(f"{name}-narrow")
 
 
+def test_figures_below_the_window_are_drawn_when_they_come_into_sight(visit):
+    visit.page.add_init_script("window.requestIdleCallback = () => 0")  # a browser that is never idle
+    visit.page.goto(f"{visit.address}?tab=layers")
+    visit.page.locator("#sheet-0-auroc_by_layer_and_span .main-svg").first.wait_for()
+    visit.page.locator(".pending").first.wait_for(state="detached")
+    free = visit.page.locator(".later")
+    before = visit.page.evaluate("document.documentElement.scrollHeight")
+    assert free.count() >= 3 and visit.page.evaluate("thoughtlens.waiting()") == free.count()
+    last = visit.page.locator(".plot").last
+    assert last.locator(".later").count() == 1
+    last.scroll_into_view_if_needed()
+    last.locator(".main-svg").first.wait_for()
+    assert free.count() >= 1 and abs(visit.page.evaluate("document.documentElement.scrollHeight") - before) <= 2, "nothing jumps"
+
+
 def test_what_is_missing_damaged_or_empty_is_told_and_the_rest_is_drawn(profile, damaged, bare):
     with served(damaged, bare, damaged / "tables" / "heads.parquet") as address, visiting(profile, address) as visit:
         visit.open()

@@ -44,7 +44,8 @@ class Visit:
     def settled(self) -> Visit:
         """When everything that was asked for is drawn."""
         self.page.locator("#columns").wait_for()
-        self.page.locator(".pending").first.wait_for(state="detached")
+        while self.page.evaluate("!!document.querySelector('.pending, .stale, .later') || thoughtlens.waiting() > 0"):
+            self.page.wait_for_timeout(20)
         return self
 
     def tab(self, name: str) -> Visit:

@@ -21,7 +21,7 @@ from ..views import View
 from .tab import BY_KEY, title
 
 HIDDEN = "(hidden)"
-MOST_DRAWN = 1500  # points that a click draws in a moment; the reading is of all that the source gives
+MOST_DRAWN = 800  # points that a click draws in a moment; the reading is of all that the source gives
 READINGS: Kept[str] = Kept(32)
 METHODS = {"pca": "PCA", "lda": "LDA"}
 CLICK = "a click opens the thought"

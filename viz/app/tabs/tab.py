@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from dash import html
 from dash.development.base_component import Component
 
 from ...headlines import Headline
@@ -65,7 +66,7 @@ def sections(
         drawn = [drawing for drawing in asked if drawing.unless not in made]
         sheets = [special[one.name](one) if one.name in special else plain(view, one) for one in drawn]
         if sheets:
-            found += [title(section), *(_headlines(view, section) if headlines else []), *sheets]
+            found += [title(section), *_headlines(view, section, shown=headlines), *sheets]
     if left:
         commands = list(dict.fromkeys(f"`{MADE_BY[name]}`" for drawing in left for name in drawing.tables))
         asked_for = "; ".join(dict.fromkeys(drawing.question or _heading_of(drawing) for drawing in left))
@@ -83,8 +84,11 @@ def plain(view: View, drawing: Drawing, *, link: str = "", remark: str = "") -> 
     return sheet(view, drawing.name, of_tables(view, Asked(drawing.make, drawing.read, drawing.tables)), link=link, remark=remark)
 
 
-def _headlines(view: View, section: Section) -> list[Component]:
-    """The headline numbers of a section; nothing where its table is not there, as its figures say so."""
+def _headlines(view: View, section: Section, *, shown: bool) -> list[Component]:
+    """The headline numbers of a section; nothing where its table is not there, as its figures say so.
+
+    Their place is there whether they are shown or not: what is around it would be put on the page anew, figures and all.
+    """
     if section.headlines is None:
         return []
     table = section.drawings[0].tables[0]
@@ -96,7 +100,7 @@ def _headlines(view: View, section: Section) -> list[Component]:
         except TableProblem:
             found = []
         HEADLINES.put(key, found)
-    return [cards(found)] if found else []
+    return [html.Div([cards(found)] if found and shown else [], id=f"headlines-{view.index}-{section.key}")]
 
 
 def _there(view: View, drawing: Drawing) -> bool:
