@@ -136,9 +136,16 @@ def columns_of(run: Path, name: str, *columns: str) -> pd.DataFrame:
     return _read(run, name, columns=list(columns)).drop_duplicates(ignore_index=True)
 
 
+def makes(run: Path, name: str) -> str:
+    """What to do for a table: the command that makes it, and why it cannot where verdict files were all there was."""
+    if name in ("prompts", "answers") and not (Path(run) / "prompts.jsonl").is_file():
+        return f"`{MADE_BY[name]}` makes it out of prompts.jsonl, which this run does not have."
+    return f"`{MADE_BY[name]}` makes it."
+
+
 def _read(run: Path, name: str, only: list[tuple[str, str, str]] | None = None, columns: list[str] | None = None) -> pd.DataFrame:
     path = Path(run) / "tables" / f"{name}.parquet"
-    again = f"`{MADE_BY[name]}` makes it."
+    again = makes(run, name)
     if not path.is_file():
         raise TableProblem(f"This run has no {name} table (tables/{name}.parquet). {again}")
     try:

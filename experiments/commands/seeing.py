@@ -44,6 +44,7 @@ def report(
 
     if not 200 <= width <= 4000:
         raise ValueError(f"--width is {width}; figures are 200 to 4000 pixels wide")
+    _indexed(run)
     for form, names in asked.items():
         for file in images(run, names, form=form, mode=mode, width=width) if names else ():
             print(file)
@@ -69,17 +70,22 @@ def view(
         browser: Open the page.
         allow_remote: Let other machines see prompts and model output: there is no password.
     """
-    from ..indexing import index
-
     for run in runs:
         _of_run(run)
-        if (run / "prompts.jsonl").is_file():  # not so where verdict files were all there was
-            index(run)
+        _indexed(run)
     try:
         from ...viz.app import serve
     except ImportError as error:
         raise ImportError(f"the app needs {error.name}: pip install 'thoughtlens[app]'") from error
     serve(runs, host=host, port=port, open_browser=browser, allow_remote=allow_remote)
+
+
+def _indexed(run: Path) -> None:
+    """Bring the tables of prompts and answers up to date, where verdict files were not all there was."""
+    from ..indexing import index
+
+    if (run / "prompts.jsonl").is_file():
+        index(run)
 
 
 def _of_run(run: Path) -> None:

@@ -235,3 +235,14 @@ def test_statuses_are_those_of_transcripts() -> None:
 def test_no_torch_is_imported() -> None:
     code = "import sys; from thoughtlens.experiments.indexing import index; print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "[]"
+
+
+def test_an_answer_is_unsafe_from_the_rating_that_the_collapse_table_counts_from(run: Path) -> None:
+    (run / "tables").mkdir()
+    pd.DataFrame({"judge": ["rule"], "threshold": [5.0]}).to_parquet(run / "tables" / "collapse.parquet")
+    index(run)
+    words = read(run, "answers").set_index("prompt_id")["verdict"]
+    assert words["harmful gives"] == "unsafe" and words["harmful gives half"] == "safe" and words["harmful to a guard"] == "unsafe"
+    pd.DataFrame({"judge": ["rule"], "threshold": [np.nan]}).to_parquet(run / "tables" / "collapse.parquet")
+    index(run)
+    assert read(run, "answers").set_index("prompt_id")["verdict"]["harmful gives half"] == "unsafe"

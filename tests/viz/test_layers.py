@@ -212,3 +212,17 @@ def test_a_control_that_was_not_run_is_a_dash(tables):
     cells = cells_of(drawn, "reasoning")
     assert {hover[12] for line in cells.customdata for hover in line} == {"–"} == {hover[13] for line in cells.customdata for hover in line}
     assert "undecided" in read_detection(bare)
+
+
+def test_a_layer_is_the_first_to_clear_only_where_all_above_it_do(tables):
+    clean = tables["detection"]
+    mine = clean[(clean["model"] == "reasoning") & (clean["split"] == "test") & (clean["span"] == "last_prompt")]
+    told = {}
+    for name, low in {
+        "all above": [0.1, 0.9, 0.1, 0.9, 0.9, 0.9],
+        "not the last": [0.1, 0.9, 0.1, 0.9, 0.9, 0.1],
+        "none": [0.1] * 6,
+    }.items():
+        told[name] = read_layers(mine.assign(low=mine["layer"].map(dict(enumerate(low))), control_high=0.6))
+    assert "clears the shuffled labels from layer 3 on" in told["all above"]
+    assert "clears the shuffled labels in layers 1, 3, 4 alone" in told["not the last"] and "never clears" in told["none"]

@@ -82,7 +82,7 @@ def test_every_point_is_its_row_in_the_panel_of_its_model(three):
     panels = {trace.yaxis: {told[1] for told in trace.customdata} for trace in figure.data}
     assert list(panels.values()) == [{"base"}, {"reasoning"}, {SCRIPT}]
     assert sum(trace.showlegend for trace in figure.data) == len({trace.legendgroup for trace in figure.data})
-    assert figure.layout.xaxis3.title.text == "harmful direction, AUROC .90"
+    assert figure.layout.xaxis3.title.text == "harmful direction (AUROC .90, all models and attacks together)"
 
 
 def test_the_default_is_the_moment_of_most_models_and_the_deepest_layer(three):
@@ -207,3 +207,11 @@ def test_what_is_not_there_is_an_error_that_says_what_is(three):
     assert "nothing is told apart" in read_points(joined(three[0], three[1], unlabelled).query("layer == 3"))
     assert {trace.legendgroup for trace in projection_map(three[0], three[1], unlabelled).data} == {"unlabelled"}
     assert "nothing is told apart" in read_by_layer(three[0], three[1], unlabelled)
+
+
+def test_a_report_shows_no_text_of_prompts_not_known_to_be_benign(three):
+    projection, answers, prompts = three
+    texts = prompts.assign(text=[f"text of {name}" for name in prompts["prompt_id"]])
+    page = projection_by_layer(projection, answers, texts).to_json()
+    shown = {name for name in prompts["prompt_id"] if f"text of {name}" in page}
+    assert shown and shown <= set(prompts.loc[prompts["harmful"].eq(False), "prompt_id"])

@@ -9,7 +9,7 @@ import pytest
 from fake_run import BESIDE, rate
 from thoughtlens.viz import TableProblem, tax_by_category
 from thoughtlens.viz.figures.readings import label, left_out, marks, readings, with_reading
-from thoughtlens.viz.figures.tax import read_tax
+from thoughtlens.viz.figures.tax import read_tax, taxes_by
 
 
 def shown(collapse: pd.DataFrame, reading: str, **where: str) -> pd.Series:
@@ -167,3 +167,12 @@ def test_labels_keep_short_names_whole_and_cut_long_ones():
     assert label("one two three four five six seven", width=10) == "one two<br>three fou…"
     assert label("x" * 50, width=10) == "x" * 10 + "<br>" + "x" * 9 + "…" and label("") == ""
     assert label("a<b") == "a&lt;b"
+
+
+def test_a_tax_against_another_model_is_not_taken_for_the_one_against_base(tables):
+    clean = tables["collapse"]
+    own = clean[clean["metric"] == "tax_difference"]
+    other = own.assign(value=0.01, low=0.0, high=0.02)
+    mixed = pd.concat([clean[clean["metric"] != "tax_difference"], other, other.assign(model="base")])
+    plain = clean[clean["metric"] != "tax_difference"]
+    assert taxes_by(mixed, "category") == taxes_by(plain, "category") != taxes_by(clean, "category")

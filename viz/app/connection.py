@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet as pq
 
-from ..tables import COLUMNS, MADE_BY, TableProblem
+from ..tables import COLUMNS, MADE_BY, TableProblem, makes
 
 LARGE = ("prompts", "answers", "readouts", "projection")
 UNREADABLE = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
@@ -87,7 +87,7 @@ def _damaged(name: str) -> TableProblem:
 @lru_cache(maxsize=256)
 def columns_of(run: Path, name: str, stamp: Stamp) -> tuple[str, ...]:
     """Of a table that is there and whole, from the end of its file alone. Raises the TableProblem that `read_table` would."""
-    path, again = path_of(run, name), f"`{MADE_BY[name]}` makes it."
+    path, again = path_of(run, name), makes(run, name)
     if not path.is_file():
         raise TableProblem(f"This run has no {name} table (tables/{name}.parquet). {again}")
     try:

@@ -16,7 +16,7 @@ from ..reader import TokenSpan, legend, scale_of, token_spans
 from ..tables import MADE_BY, TableProblem
 from . import source as rows
 from .filters import chooser, slider
-from .pieces import badge, note, notice, says, veiled
+from .pieces import badge, notice, says, veiled
 from .views import View
 
 UNREAD = f"No token of this output was read, so nothing is coloured. `{MADE_BY['readouts']}` reads tokens."
@@ -150,9 +150,11 @@ def _output(output: Output, tokens: pd.DataFrame | str, full: float, hidden: boo
         spans = token_spans(tokens, low=-full, high=full)
         told = html.Div(_shown(spans), className="tl-reader")
         writer = tokens.attrs.get("written_by", row["model"])
-        text = [veiled(told, hidden=hidden, what="thought and answer", block=True), *_beyond(row, spans, hidden)]
-        if writer != row["model"]:
-            text.insert(0, note(f"What {row['model']} reads in tokens that {writer} wrote."))
+        read = veiled(told, hidden=hidden, what="thought and answer", block=True)
+        if writer == row["model"]:
+            text = [read, *_beyond(row, spans, hidden)]
+        else:  # the verdicts above are on its own words, so those come first
+            text = [*_plain(row, hidden), html.H5(f"What {row['model']} reads in the words of {writer}"), read]
     head = html.Div([html.H4(output.name), badge(str(row["verdict"]), str(row["verdict"]))], className="who")
     verdicts = html.Dl([html.Div([html.Dt(name), html.Dd(value)]) for name, value in _verdicts(row)])
     return html.Article([head, verdicts, *text], className="side", **says(aria_label=f"Output of {output.name}"))

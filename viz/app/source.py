@@ -219,7 +219,17 @@ def rates(source: Source, state: State, by: Sequence[str]) -> pd.DataFrame:
         for model in counted.values()
         for row in model
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS["collapse"])).assign(channel="answer", metric="attack_success", threshold=THRESHOLD)
+    return pd.DataFrame(rows, columns=list(COLUMNS["collapse"])).assign(
+        channel="answer", metric="attack_success", threshold=_threshold(source)
+    )
+
+
+def _threshold(source: Source) -> float:
+    """The rating from which an answer was counted as unsafe: that of `collapse`; nan for a judge that only knows safe and unsafe."""
+    try:
+        return float(table(source, "collapse")["threshold"].iloc[0])
+    except TableProblem:
+        return THRESHOLD
 
 
 def outcomes(source: Source, state: State) -> pd.DataFrame:

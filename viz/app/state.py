@@ -20,7 +20,7 @@ Color = Literal["harmful", "verdict", "attack", "category", "model"]
 
 CHOICES: dict[str, tuple[str, ...]] = {"tab": get_args(Tab), "method": get_args(Method), "color": get_args(Color)}
 NUMBERS = ("layer", "page")
-MOST_TEXT, MOST_NUMBER, MOST_QUERY = 200, 999_999, 65_536
+MOST_TYPED, MOST_TEXT, MOST_NUMBER, MOST_QUERY = 200, 2_000, 999_999, 65_536  # characters typed, and of a name in a run
 NUMBER = re.compile(r"[0-9]{1,6}")
 
 
@@ -35,7 +35,7 @@ class State:
     method, color  how points are projected, and what colours them
     shown          blurred text was asked for
 
-    ValueError for a value outside its choices, a text over 200 characters, a number below 0 or over 999999.
+    ValueError for a value outside its choices, a search over 200 or another text over 2,000 characters, a number below 0 or over 999999.
     """
 
     tab: Tab = "collapse"
@@ -91,7 +91,7 @@ def _allowed(name: str, value: object) -> bool:
         return (name == "layer" and value is None) or (_whole(value) and 0 <= value <= MOST_NUMBER)
     if name == "shown":
         return isinstance(value, bool)
-    return isinstance(value, str) and len(value) <= MOST_TEXT and _sendable(value)
+    return isinstance(value, str) and len(value) <= (MOST_TYPED if name == "search" else MOST_TEXT) and _sendable(value)
 
 
 def _whole(value: object) -> TypeGuard[int]:
@@ -118,7 +118,11 @@ def _what(name: str) -> str:
         return f"one of {', '.join(CHOICES[name])}"
     if name in NUMBERS:
         return f"a whole number from 0 to {MOST_NUMBER}" + (" or None" if name == "layer" else "")
-    return "True or False" if name == "shown" else f"a text of at most {MOST_TEXT} characters, without half surrogate pairs"
+    return (
+        "True or False"
+        if name == "shown"
+        else f"a text of at most {MOST_TYPED if name == 'search' else MOST_TEXT} characters, without half surrogate pairs"
+    )
 
 
 DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(State)}

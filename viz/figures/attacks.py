@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from .. import theme
 from ..tables import ALL, TableProblem
 from .readings import label, readings
-from .success import answers, by_model, judged, note
+from .success import by_model, judged, note
 
 WHOLE = "all attacks"
 ROOMY = 6  # more columns leave no room for n in a cell: it is in the hover
@@ -82,7 +82,7 @@ def _told(attack: str, reading: str, cell: pd.Series | None) -> list[str]:
 
 def read_attacks(collapse: pd.DataFrame) -> str:
     """The attacks in words: which wrapping opens the reasoning model most and least."""
-    table = by_model(answers(collapse), "attack")
+    table = by_model(judged(collapse), "attack")
     model = _spoken_of(table)
     mine = table[(table["reading"] == model) & (table["attack"] != ALL)].dropna(subset=["value"]).sort_values("value", kind="stable")
     if mine.empty:

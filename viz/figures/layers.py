@@ -220,11 +220,20 @@ def read_layers(detection: pd.DataFrame) -> str:
     top = highest(best if state.empty else state, "score")
     rows = chosen(detection)
     along = rows[(rows["reading"] == reading) & (rows["column"] == top["column"])].drop_duplicates("layer").sort_values("layer")
-    clear = along[along["low"] > along["control_high"].fillna(along["control_auroc"])]
+    clear = along["low"] > along["control_high"].fillna(along["control_auroc"])
+    since = along["layer"][clear[::-1].cummin()[::-1]]  # this layer and all above it
     close = along[along["auroc"] >= top["auroc"] - NEAR].iloc[0]
     first = along.iloc[0]
     told = f"At {top['column']} in the {reading} model the probe starts from AUROC {theme.auroc(first['auroc'])} at layer {first['layer']}"
-    told += f", clears the shuffled labels from layer {clear['layer'].iloc[0]}" if len(clear) else ", never clears the shuffled labels"
-    told += f" and is within {theme.auroc(NEAR)} of its best ({theme.auroc(top['auroc'])}) from layer {close['layer']}"
+    told += f", clears the shuffled labels from layer {since.iloc[0]} on" if len(since) else _some(along["layer"][clear])
+    told += f" and is first within {theme.auroc(NEAR)} of its best ({theme.auroc(top['auroc'])}) at layer {close['layer']}"
     told += f"; n = {top['n_test']:.0f}. "
     return (told + listed(best, "words")).strip()
+
+
+def _some(clear: pd.Series) -> str:
+    """Where a probe clears the control in some layers, but not in the last."""
+    layers = ", ".join(str(layer) for layer in clear)
+    return (
+        f", clears the shuffled labels in layer{'s' * (len(clear) > 1)} {layers} alone" if layers else ", never clears the shuffled labels"
+    )

@@ -31,8 +31,10 @@ def projection_by_layer(
     method: Method | None = None,
     color: Color = "harmful",
 ) -> go.Figure:
-    """As projection_map, which names the arguments; a slider instead of a layer. Left out: the harmful direction, where it was fitted."""
-    there = joined(projection, answers, prompts, span=span, method=_method(projection) if method is None else method)
+    """As projection_map, which names the arguments; a slider instead of a layer; harmful prompts without their text.
+
+    Left out: the harmful direction, where it was fitted."""
+    there = _veiled(joined(projection, answers, prompts, span=span, method=_method(projection) if method is None else method))
     points, layers = kept(there, MOST), sorted(set(there["layer"]))
     deepest = points[points["layer"] == layers[-1]]
     figure = point_map(deepest, color=color)
@@ -41,6 +43,14 @@ def projection_by_layer(
     figure.update_layout(title_subtitle_text=theme.plain(note), height=figure.layout.height + SLIDER)
     figure.update_layout(margin_b=figure.layout.margin.b + SLIDER, sliders=[_slider(points, color, layers)])
     return figure
+
+
+def _veiled(points: pd.DataFrame) -> pd.DataFrame:
+    """Without the texts of prompts that are not known to be benign: a report is sent on."""
+    if "text" not in points or "harmful" not in points:
+        return points
+    benign = points["harmful"].astype("boolean").eq(False).fillna(False).astype(bool)
+    return points.assign(text=points["text"].where(benign, "(harmful text is not shown here)"))
 
 
 def _method(projection: pd.DataFrame) -> Method:

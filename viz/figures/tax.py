@@ -72,6 +72,8 @@ def _taxes(collapse: pd.DataFrame, rows: pd.DataFrame, table: pd.DataFrame, key:
 
 def _paired_taxes(collapse: pd.DataFrame, key: str, first: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
     """`tax_difference` of the reasoning model by the judge of the rates, where the table has exactly the row asked for."""
+    if ((collapse["metric"] == "tax_difference") & (collapse["model"] == "base")).any():
+        return {}  # every model but the reference has such rows: these are taxes against another model
     told = {"metric": "tax_difference", "channel": "answer", "model": "reasoning", "condition": UNSTEERED}
     rows = collapse.loc[(collapse[list(told)] == pd.Series(told)).all(axis=1)]
     rows = one_judge(pd.concat([first, rows])).iloc[1:]

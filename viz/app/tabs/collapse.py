@@ -10,14 +10,14 @@ from ...figures.attacks import attack_success_by_attack, read_attacks
 from ...figures.quadrants import quadrants, read_quadrants
 from ...figures.tax import read_tax, tax_by_category
 from ...sections import Drawing
+from ...tables import TableProblem
 from .. import source as rows
 from ..drawing import Asked, Drawn, Sketch, draw, of_tables, sheet
 from ..views import View
-from .tab import plain, sections
+from .tab import WHOLE, plain, sections
 
 FILTERS = ("model", "condition", "benchmark", "attack", "category")
 AGAIN = "counted again from the answers under the filters, with Wilson intervals"
-WHOLE = "over all prompts: the filters do not change it"
 
 
 def content(view: View) -> list[Component]:
@@ -48,6 +48,8 @@ def _rates(view: View, by: str, filtered: bool) -> Sketch:
 
     def again() -> Drawn:
         table = rows.rates(view.source, view.state, (by,))
+        if table.empty:
+            raise TableProblem("No judged answer to a harmful prompt is left under the filters. Take one of them back.")
         return draw(make(table), read(table))
 
     return Sketch((make, _chosen(view)), ("answers", "prompts"), again)

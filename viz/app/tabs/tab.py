@@ -19,6 +19,7 @@ from ..kept import Kept, stamps
 from ..pieces import cards, heading, notice
 from ..views import LISTED, View
 
+WHOLE = "over all prompts and models: the filters do not change it"
 HEADLINES: Kept[list[Headline]] = Kept(32)
 BY_KEY = {section.key: section for section in SECTIONS}
 PLACES = {  # section of the report -> tab
@@ -64,7 +65,8 @@ def sections(
         left += [drawing for drawing in section.drawings if drawing not in asked]
         made = [drawing.make for drawing in asked]
         drawn = [drawing for drawing in asked if drawing.unless not in made]
-        sheets = [special[one.name](one) if one.name in special else plain(view, one) for one in drawn]
+        remark = WHOLE if any(getattr(view.state, name) for name in LISTED) else ""
+        sheets = [special[one.name](one) if one.name in special else plain(view, one, remark=remark) for one in drawn]
         if sheets:
             found += [title(section), *_headlines(view, section, shown=headlines), *sheets]
     if left:
