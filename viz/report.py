@@ -201,21 +201,21 @@ def _provenance(run: Path) -> str:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return head + '<p class="notice">provenance.json is damaged and cannot be read.</p></section>'
-    rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in _flat(facts))
+    rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in flat(facts))
     return (
         head
         + f'<div class="sheet"><table class="facts"><tbody>{rows}</tbody></table></div></section><footer>Written by thoughtlens.</footer>'
     )
 
 
-def _flat(facts: object, name: str = "") -> Iterator[tuple[str, str]]:
+def flat(facts: object, name: str = "") -> Iterator[tuple[str, str]]:
     """Nested JSON as dotted names; a list of plain values stays on one line."""
     if isinstance(facts, dict) and facts:
         for key, value in facts.items():
-            yield from _flat(value, f"{name}.{key}" if name else str(key))
+            yield from flat(value, f"{name}.{key}" if name else str(key))
     elif isinstance(facts, list) and any(isinstance(item, dict | list) for item in facts):
         for index, item in enumerate(facts):
-            yield from _flat(item, f"{name}[{index}]")
+            yield from flat(item, f"{name}[{index}]")
     else:
         yield name, ", ".join(map(str, facts)) if isinstance(facts, list) else "–" if facts in (None, {}, "") else str(facts)
 

@@ -189,3 +189,13 @@ def test_one_of_both_brings_the_other(collapse):
     assert {"refused after an unsafe thought", "unsafe after a safe thought"} <= {trace.name for trace in drawn.data}
     with pytest.raises(TableProblem, match="no self-correction"):
         corrections_stated(collapse.assign(metric="refusal"))
+
+
+def test_the_judge_is_named():
+    answers = pd.DataFrame(
+        {"prompt_id": ["p"], "model": ["base"], "condition": ["unsteered"], "verdict": ["unsafe"], "judge": ["a-judge"]}
+        | {"thought_unsafe": [True], "answer_unsafe": [True], "status": ["closed"]}
+    )
+    prompts = pd.DataFrame({"prompt_id": ["p"], "harmful": [True], "split": ["test"]})
+    assert "judge a-judge" in quadrants(answers, prompts).layout.title.subtitle.text
+    assert "judge" not in quadrants(answers.drop(columns="judge"), prompts).layout.title.subtitle.text

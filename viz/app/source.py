@@ -235,10 +235,10 @@ def _threshold(source: Source) -> float:
 def outcomes(source: Source, state: State) -> pd.DataFrame:
     """What was judged of the harmful prompts that `rates` counts, truncated and unscored ones too, without texts; under the same filters.
 
-    Columns prompt_id, model, condition, verdict, thought_unsafe, answer_unsafe, refusal, category, attack, benchmark.
+    Columns prompt_id, model, condition, judge, verdict, thought_unsafe, answer_unsafe, refusal, category, attack, benchmark.
     """
     where, values = _where(replace(state, verdict="", search=""))
-    told = ("a.verdict", "a.thought_unsafe", "a.answer_unsafe", "a.refusal", *(f"p.{name}" for name in OF_PROMPTS))
+    told = ("a.judge", "a.verdict", "a.thought_unsafe", "a.answer_unsafe", "a.refusal", *(f"p.{name}" for name in OF_PROMPTS))
     columns = f"a.prompt_id, a.model, a.condition, {', '.join(told)}"
     sql = f"SELECT {columns} FROM {ANSWERS} JOIN {PROMPTS} USING (prompt_id) WHERE {HARMFUL} AND {where} ORDER BY ALL"
     return query(source, sql, ("answers", "prompts"), values)

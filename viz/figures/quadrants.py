@@ -41,7 +41,9 @@ def quadrants(answers: pd.DataFrame, prompts: pd.DataFrame) -> go.Figure:
     told, names = corrections(counts), readings(counts)
     plot, gap = _height(names), 40
     heads = legend_room([RATES[metric][0] for metric in RATES if metric in set(told["metric"])])
-    note = " · ".join(["thought → answer, harmful prompts", "95% intervals", *filter(None, [left_out(answers)])])
+    judges = sorted({str(one) for one in answers["judge"] if one}) if "judge" in answers else []
+    told_by = [f"judge {', '.join(judges)}"] if judges else []
+    note = " · ".join(["thought → answer, harmful prompts", *told_by, "95% intervals", *filter(None, [left_out(answers)])])
     blank = theme.figure("Thought against answer", note, plot=2 * plot + gap + heads, above=46)
     figure = make_subplots(rows=2, cols=1, vertical_spacing=(gap + heads) / (2 * plot + gap + heads), figure=blank)
     figure.add_traces(_cells(counts, names), rows=[1, 1], cols=[1, 1])

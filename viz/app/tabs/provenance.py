@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet as pq
 from dash import html
 from dash.development.base_component import Component
 
+from ...report import flat
 from ...tables import COLUMNS, MADE_BY
 from ..pieces import Children, facts, heading, notice
 from ..views import View
@@ -48,15 +47,3 @@ def _told(view: View, name: str) -> Children:
     except (pyarrow.ArrowException, OSError):
         return [html.Span("damaged", className="absent"), ": delete it", *makes]
     return f"{count:,}" if count else ["0", *makes]
-
-
-def flat(written: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested JSON as dotted names; a list of plain values stays on one line."""
-    if isinstance(written, dict) and written:
-        for key, value in written.items():
-            yield from flat(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(written, list) and any(isinstance(one, dict | list) for one in written):
-        for index, one in enumerate(written):
-            yield from flat(one, f"{name}[{index}]")
-    else:
-        yield name, ", ".join(map(str, written)) if isinstance(written, list) else "–" if written in (None, {}, "") else str(written)
