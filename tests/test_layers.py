@@ -119,7 +119,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_viz_runs_without_torch() -> None:
     told = run(
-        "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None; from thoughtlens.viz import report; print(report.__name__)"
+        "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None; from thoughtlens.viz.report import report; print(report.__name__)"
     )
     assert told == "report"
 

@@ -11,9 +11,9 @@ import hashlib
 import json
 from html import escape
 
-from plotly.offline import get_plotlyjs
-
-from . import reader, theme
+from . import theme
+from .plotlyjs import plotlyjs
+from .reader_style import STYLE as READER
 
 STYLE = """
 * { box-sizing: border-box; }
@@ -114,13 +114,13 @@ def data_block(name: str, value: object) -> str:
 
 def page(title: str, body: str) -> str:
     """The whole document. `title` is text, `body` is HTML whose data was escaped."""
-    plotly = get_plotlyjs()
+    plotly = plotlyjs()
     hashes = " ".join("'sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() + "'" for code in (plotly, SCRIPT))
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     dark = _colors("dark")
     unless_light = f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {{ {dark} }} }}"
     colors = f":root {{ {_colors('light')} }} {unless_light} :root[data-theme=dark] {{ {dark} }}"
-    themes = {mode: theme.template(mode).to_plotly_json() for mode in theme.INK}
+    themes = {mode: theme.look(mode) for mode in theme.INK}
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -128,7 +128,7 @@ def page(title: str, body: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)} · thoughtlens</title>
-<style>{colors}{STYLE}{reader.STYLE}</style>
+<style>{colors}{STYLE}{READER}</style>
 </head>
 <body>
 <div class="top">

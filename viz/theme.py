@@ -12,9 +12,10 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import plotly.graph_objects as go
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Mode = Literal["light", "dark"]
 
@@ -93,7 +94,8 @@ def ordered(names: Sequence[str], first: Sequence[str] = MODEL_ORDER) -> list[st
     return [name for name in first if name in seen] + [name for name in seen if name not in first]
 
 
-def template(mode: Mode) -> go.layout.Template:
+def look(mode: Mode) -> dict[str, Any]:
+    """The template as JSON values, for pages."""
     ink = INK[mode]
     heat = [[i / (len(ink.heat) - 1), color] for i, color in enumerate(ink.heat)]
     axis = {
@@ -105,59 +107,65 @@ def template(mode: Mode) -> go.layout.Template:
         "title": {"font": {"size": 12, "color": ink.muted}, "standoff": 10},
         "tickfont": {"size": 12, "color": ink.text},
     }
-    return go.layout.Template(
-        layout={
-            "font": {"family": FONT, "size": 13, "color": ink.text},
-            "paper_bgcolor": ink.paper,
-            "plot_bgcolor": ink.paper,
-            "title": {
-                "x": 0,
-                "xref": "container",
-                "xanchor": "left",
-                "y": 1,
-                "yref": "container",
-                "yanchor": "top",
-                "pad": {"l": 12, "t": 14},
-                "font": {"size": 16},
-                "subtitle": {"font": {"size": 12, "color": ink.muted}},
-            },
-            "xaxis": axis,
-            "yaxis": axis,
-            "legend": {
-                "orientation": "h",
-                "x": 0,
-                "xanchor": "left",
-                "y": 1,
-                "yanchor": "bottom",
-                "font": {"size": 12},
-                "itemsizing": "constant",
-            },
-            "hoverlabel": {
-                "bgcolor": ink.paper,
-                "bordercolor": ink.line,
-                "font": {"family": FONT, "size": 12, "color": ink.text},
-                "align": "left",
-            },
-            "hovermode": "closest",
-            "coloraxis": {
-                "colorscale": heat,
-                "colorbar": {
-                    "outlinewidth": 0,
-                    "thickness": 10,
-                    "tickfont": {"size": 11, "color": ink.muted},
-                    "title": {"font": {"size": 11, "color": ink.muted}},
-                },
-            },
-            "annotationdefaults": {"font": {"size": 12, "color": ink.muted}, "showarrow": False},
-            "shapedefaults": {"line": {"color": ink.line, "width": 1}},
-            "updatemenudefaults": {"bgcolor": ink.paper, "bordercolor": ink.line, "font": {"color": ink.text, "size": 12}},
+    layout = {
+        "font": {"family": FONT, "size": 13, "color": ink.text},
+        "paper_bgcolor": ink.paper,
+        "plot_bgcolor": ink.paper,
+        "title": {
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"l": 12, "t": 14},
+            "font": {"size": 16},
+            "subtitle": {"font": {"size": 12, "color": ink.muted}},
         },
-        data={"scatter": [{"textfont": {"color": ink.text}}]},
-    )
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+            "itemsizing": "constant",
+        },
+        "hoverlabel": {
+            "bgcolor": ink.paper,
+            "bordercolor": ink.line,
+            "font": {"family": FONT, "size": 12, "color": ink.text},
+            "align": "left",
+        },
+        "hovermode": "closest",
+        "coloraxis": {
+            "colorscale": heat,
+            "colorbar": {
+                "outlinewidth": 0,
+                "thickness": 10,
+                "tickfont": {"size": 11, "color": ink.muted},
+                "title": {"font": {"size": 11, "color": ink.muted}},
+            },
+        },
+        "annotationdefaults": {"font": {"size": 12, "color": ink.muted}, "showarrow": False},
+        "shapedefaults": {"line": {"color": ink.line, "width": 1}},
+        "updatemenudefaults": {"bgcolor": ink.paper, "bordercolor": ink.line, "font": {"color": ink.text, "size": 12}},
+    }
+    return {"layout": layout, "data": {"scatter": [{"type": "scatter", "textfont": {"color": ink.text}}]}}
+
+
+def template(mode: Mode) -> go.layout.Template:
+    import plotly.graph_objects as go
+
+    return go.layout.Template(look(mode))
 
 
 def figure(title: str, note: str, *, plot: int, above: int = 40) -> go.Figure:
     """An empty figure with its title and a line saying which rows it shows. Pixels: `plot` for the plot, `above` for legend or menu."""
+    import plotly.graph_objects as go
+
     margin = {"l": 12, "r": 26, "t": TITLE_ROOM + above, "b": BELOW}
     made = go.Figure()
     made.update_layout(template=template("light"), title={"text": plain(title), "subtitle": {"text": plain(note)}})
@@ -182,6 +190,8 @@ def legend_over(figure: go.Figure, pixels: int) -> go.Figure:
 
 def dress(figure: go.Figure, mode: Mode) -> go.Figure:
     """A copy of the figure on the other paper."""
+    import plotly.graph_objects as go
+
     return go.Figure(figure).update_layout(template=template(mode))
 
 

@@ -72,12 +72,12 @@ def view(
     """
     for run in runs:
         _of_run(run)
-        _indexed(run)
     try:
-        from ...viz.app import serve
+        from ...viz.app import Runs, serve
+
+        serve(Runs(runs, prepare=_indexed), host=host, port=port, open_browser=browser, allow_remote=allow_remote)
     except ImportError as error:
         raise ImportError(f"the app needs {error.name}: pip install 'thoughtlens[app]'") from error
-    serve(runs, host=host, port=port, open_browser=browser, allow_remote=allow_remote)
 
 
 def _indexed(run: Path) -> None:

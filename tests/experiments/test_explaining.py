@@ -28,7 +28,7 @@ from thoughtlens.experiments.study import ROLES, Plan, Study
 from thoughtlens.hooks.edits import Edit
 from thoughtlens.hooks.records import Prompt, Transcript
 from thoughtlens.probes.geometry import geometry
-from thoughtlens.viz import report
+from thoughtlens.viz.report import report
 
 SPAN = "step_end[2]"
 HOW = Explain(pairs=2, draws=1)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_run  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
-from thoughtlens.viz import report  # noqa: E402
+from thoughtlens.viz.report import report  # noqa: E402
 
 
 @pytest.fixture(scope="session")

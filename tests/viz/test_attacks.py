@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.attacks import attack_success_by_attack, read_attacks
+from thoughtlens.viz.tables import TableProblem
 
 
 def rows_of(collapse: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.blindspots import RING, excess_by_category, read_blind_spots
+from thoughtlens.viz.tables import TableProblem
 
 SCRIPT = "<script>alert(1)</script>"
 EXCESS = {"fraud": 0.30, "privacy": 0.12, "health": -0.05, "hate": -0.37}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fake_run import SCRIPT, make_run
-from thoughtlens.viz import report
+from thoughtlens.viz.report import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_run import comparison, rate
-from thoughtlens.viz import TableProblem, theme
+from thoughtlens.viz import theme
 from thoughtlens.viz.figures.capability import PANELS, capability, read_capability
+from thoughtlens.viz.tables import TableProblem
 
 NATS = {"safe": 0.006, "reminder": 0.031, "steered": 0.002, "shuffled[0]": 0.001}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.cliff import NAMES, cliff_by_model, read_cliff
+from thoughtlens.viz.tables import TableProblem
 
 DROPS = {  # model, condition -> harmful, benign, and the interval of their difference
     ("reasoning", "unsteered"): (3.0, 1.0, (1.2, 2.8)),

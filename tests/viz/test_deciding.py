@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from thoughtlens.viz import TableProblem, decisions_along_thought, three_measures
-from thoughtlens.viz.figures.deciding import read_along, read_three
+from thoughtlens.viz.figures.deciding import decisions_along_thought, read_along, read_three, three_measures
+from thoughtlens.viz.tables import TableProblem
 
 
 def test_three_panels_show_both_sides_and_the_random_directions(tables):

@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.directions import CHANCE, cosine_between_models, drift_over_layers, read_between_models, read_drift
+from thoughtlens.viz.tables import TableProblem
 
 LAYERS, SPANS, MODELS = (0, 2, 4), ("thought", "last_prompt"), ("base", "reasoning", "safe")
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_run import SCRIPT, rate
-from thoughtlens.viz import TableProblem, theme
+from thoughtlens.viz import theme
 from thoughtlens.viz.figures.dose import METRICS, dose, doses, read_dose
+from thoughtlens.viz.tables import TableProblem
 
 PLACES = {  # vector -> site -> strengths
     "safe - reasoning": {"resid_post.1": (1.0, 2.0), "resid_post.3": (4.0, 0.5, 1.0, 2.0)},

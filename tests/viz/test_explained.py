@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from fake_run import explained, margins
-from thoughtlens.viz import TableProblem, explained_conditions, margins_by_layer
-from thoughtlens.viz.figures.explained import read_explained
-from thoughtlens.viz.figures.margins import CLASSES, read_margins
+from thoughtlens.viz.figures.explained import explained_conditions, read_explained
+from thoughtlens.viz.figures.margins import CLASSES, margins_by_layer, read_margins
+from thoughtlens.viz.tables import TableProblem
 
 
 def test_every_mean_and_deviation_is_drawn_once():

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem, heads_that_write
-from thoughtlens.viz.figures.heads import read_heads
+from thoughtlens.viz.figures.heads import heads_that_write, read_heads
+from thoughtlens.viz.tables import TableProblem
 
 
 def traces(drawn) -> dict:

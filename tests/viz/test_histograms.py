@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.histograms import APART, harm_ratings, read_histogram
+from thoughtlens.viz.tables import TableProblem
 
 READINGS = ("base", "reasoning", "reasoning @ steered")
 CHANNELS = ("thought", "answer", "full")

@@ -8,9 +8,9 @@ import shutil
 import pytest
 from fake_run import make_run
 from PIL import Image
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.images import images
 from thoughtlens.viz.sections import drawings
+from thoughtlens.viz.tables import TableProblem
 
 in_a_browser = pytest.mark.skipif(not any(map(shutil.which, ("chromium", "google-chrome"))), reason="no chromium on this machine")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_run import LAYERS, SPANS, WORDS
-from thoughtlens.viz import auroc_by_layer_and_span, best_layer_by_span, theme
-from thoughtlens.viz.figures.best_layer import read_detection
+from thoughtlens.viz import theme
+from thoughtlens.viz.figures.best_layer import best_layer_by_span, read_detection
 from thoughtlens.viz.figures.contours import outline
-from thoughtlens.viz.figures.layers import BEAT, LINK, read_layers
+from thoughtlens.viz.figures.layers import BEAT, LINK, auroc_by_layer_and_span, read_layers
 from thoughtlens.viz.figures.readable import best_layers, in_time, verdict
 
 

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 from fake_run import LAYERS, WORDS
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.lines import SHUFFLED, auroc_over_layers, read_lines
+from thoughtlens.viz.tables import TableProblem
 
 SPAN = "step_end[1]"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from thoughtlens import viz
 from thoughtlens.viz.made_run import make_run
+from thoughtlens.viz.plotlyjs import plotlyjs
+from thoughtlens.viz.sections import drawings
 from thoughtlens.viz.tables import COLUMNS, read_table, wilson
 
 ALL_OF_THEM = (
@@ -133,23 +135,14 @@ def test_harm_shows_deeper_and_fades_in_the_reasoning_model(tables):
     )
 
 
-DRAWN = {
-    "collapse": (viz.tax_by_category, viz.attack_success_by_attack),
-    "detection": (viz.auroc_by_layer_and_span, viz.best_layer_by_span),
-    "restoration": (viz.tradeoff, viz.restoration_bars),
-    "trajectory": (viz.readout_along_thought,),
-    "curves": (viz.readout_aligned,),
-    "transfer": (viz.transfer_matrix,),
-    "heads": (viz.heads_that_write,),
-    "comparison": (viz.ways_compared,),
-}
+DRAWN = [drawing for drawing in drawings().values() if set(drawing.tables) <= set(ALL_OF_THEM)]
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_figures_can_be_drawn_of_it(tables, name):
-    for make in DRAWN[name]:
-        figure = make(tables[name])
-        assert len(figure.data) and figure.layout.title.text
+@pytest.mark.parametrize("drawing", DRAWN, ids=lambda drawing: drawing.name)
+def test_figures_can_be_drawn_of_it_by_the_plotly_js_of_the_pages(tables, drawing):
+    figure = drawing.make(*(tables[name] for name in drawing.tables))
+    assert len(figure.data) and figure.layout.title.text
+    assert {trace.type for trace in figure.data} <= set(re.findall(r'moduleType:"trace",name:"(\w+)"', plotlyjs()))
 
 
 def test_the_same_seed_writes_the_same_numbers_another_one_others(tmp_path):

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_run import SCRIPT, comparison, rate, restoration
-from thoughtlens.viz import TableProblem, theme
+from thoughtlens.viz import theme
 from thoughtlens.viz.figures.labels import LINE, beside_marks, wrapped_room
 from thoughtlens.viz.figures.pareto import pareto
 from thoughtlens.viz.figures.trade import front, pairs, read_pareto, ways
+from thoughtlens.viz.tables import TableProblem
 
 GATES, STRENGTHS = ("always", "steps", SCRIPT), (0.5, 1.0, 2.0)
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-from thoughtlens.viz import (
-    TableProblem,
-    auroc_by_layer_and_span,
-    decision_points,
-    probe_held_out,
-    readout_aligned,
-    transfer_matrix,
-)
 from thoughtlens.viz.figures.best_layer import read_detection
-from thoughtlens.viz.figures.curves import read_curves
-from thoughtlens.viz.figures.decision import read_decision
-from thoughtlens.viz.figures.heldout import read_held_out
+from thoughtlens.viz.figures.curves import read_curves, readout_aligned
+from thoughtlens.viz.figures.decision import decision_points, read_decision
+from thoughtlens.viz.figures.heldout import probe_held_out, read_held_out
+from thoughtlens.viz.figures.layers import auroc_by_layer_and_span
 from thoughtlens.viz.figures.readable import best_layers
-from thoughtlens.viz.figures.transfer import read_transfer, views
+from thoughtlens.viz.figures.transfer import read_transfer, transfer_matrix, views
+from thoughtlens.viz.tables import TableProblem
 
 
 def test_every_matrix_is_a_view_and_every_cell_its_row(tables):

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from thoughtlens.viz import TableProblem, theme
+from thoughtlens.viz import theme
 from thoughtlens.viz.figures.projected import RESAMPLES, parted, ranked, read_points, read_projection
 from thoughtlens.viz.figures.projection import joined, point_map, projection_map
 from thoughtlens.viz.figures.projection_layers import projection_by_layer, read_by_layer
+from thoughtlens.viz.tables import TableProblem
 
 SCRIPT = "<script>alert(1)</script>"
 MODELS, LAYERS, PROMPTS = ("reasoning", "base", SCRIPT), (0, 3), 30

@@ -7,9 +7,9 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
-from thoughtlens.viz import TableProblem
 from thoughtlens.viz.figures.corrected import QUADRANTS, corrections, counted
 from thoughtlens.viz.figures.quadrants import corrections_stated, quadrants, read_corrections, read_quadrants
+from thoughtlens.viz.tables import TableProblem
 
 SCRIPT = "<script>alert(1)</script>"
 

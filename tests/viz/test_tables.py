@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from fake_run import make_run, wilson
 from scipy import stats
-from thoughtlens.viz import TableProblem, read_table, tables
+from thoughtlens.viz import tables
+from thoughtlens.viz.tables import TableProblem, read_table
 
 
 @pytest.mark.parametrize(("name", "command"), list(tables.MADE_BY.items()))

@@ -7,9 +7,9 @@ import math
 import pandas as pd
 import pytest
 from fake_run import BESIDE, rate
-from thoughtlens.viz import TableProblem, tax_by_category
 from thoughtlens.viz.figures.readings import label, left_out, marks, readings, with_reading
-from thoughtlens.viz.figures.tax import read_tax, taxes_by
+from thoughtlens.viz.figures.tax import read_tax, tax_by_category, taxes_by
+from thoughtlens.viz.tables import TableProblem
 
 
 def shown(collapse: pd.DataFrame, reading: str, **where: str) -> pd.Series:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from fake_run import METRICS, RESTORED
-from thoughtlens.viz import TableProblem, restoration_bars, tradeoff
 from thoughtlens.viz.figures.restored import read_restoration, read_tradeoff
-from thoughtlens.viz.figures.tradeoff import arms, main_arm
+from thoughtlens.viz.figures.tradeoff import arms, main_arm, restoration_bars, tradeoff
+from thoughtlens.viz.tables import TableProblem
 
 
 def shown(restoration: pd.DataFrame, condition: str, metric: str) -> pd.Series:

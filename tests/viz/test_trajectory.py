@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from thoughtlens.viz import TableProblem, readout_along_thought
-from thoughtlens.viz.figures.trajectory import MIN_PROMPTS, quantile, read_trajectory, readout
+from thoughtlens.viz.figures.trajectory import MIN_PROMPTS, quantile, read_trajectory, readout, readout_along_thought
+from thoughtlens.viz.tables import TableProblem
 
 
 def by_hand(trajectory: pd.DataFrame, model: str, harmful: bool, step: int) -> np.ndarray:

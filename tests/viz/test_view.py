@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import thoughtlens as tl
-from thoughtlens.viz import TableProblem, theme
+from thoughtlens.viz import theme
+from thoughtlens.viz.figures.tax import tax_by_category
 from thoughtlens.viz.made_run import make_run
+from thoughtlens.viz.tables import TableProblem
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -24,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_figures_and_readings_are_those_of_the_report(made: Path) -> None:
     view = tl.view(made)
     table = view.table("collapse")
-    expected = tl.viz.tax_by_category(table)
+    expected = tax_by_category(table)
     assert json.loads(view.figure("tax_by_category").to_json()) == json.loads(expected.to_json())
     assert view.figure("tax_by_category", mode="dark").layout.template.layout.paper_bgcolor == theme.INK["dark"].paper
     span = view.table("detection")["span"].iloc[-1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fake_run import comparison
-from thoughtlens.viz import TableProblem, ways_compared
-from thoughtlens.viz.figures.ways import PANELS, read_ways
+from thoughtlens.viz.figures.ways import PANELS, read_ways, ways_compared
+from thoughtlens.viz.tables import TableProblem
 
 
 def dots(figure, table):

@@ -9,7 +9,6 @@ filter, `point` opens a thought.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
@@ -30,7 +29,7 @@ from .views import View
 LOG = logging.getLogger(__name__)
 FAILED = "This figure could not be drawn; the log of `thoughtlens view` says why. The rest of the page is not affected."
 TOOLS: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]}
-TEMPLATES: Mapping[theme.Mode, Any] = {mode: json.loads(json.dumps(theme.template(mode).to_plotly_json())) for mode in theme.INK}
+LOOKS: Mapping[theme.Mode, Any] = {mode: theme.look(mode) for mode in theme.INK}
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _made(view: View, key: str, sketch: Sketch) -> Drawn | Undrawn:
 
 
 def _figure(view: View, key: str, place: str, drawn: Drawn, link: str, remark: str) -> Component:
-    layout = {**drawn.spec["layout"], "template": TEMPLATES[view.mode]}
+    layout = {**drawn.spec["layout"], "template": LOOKS[view.mode]}
     graph = dcc.Graph(
         id={"plot": key, "run": view.index, "link": link},
         figure={"data": drawn.spec["data"], "layout": layout},

@@ -1,37 +1,22 @@
 """From the URL to the page: one callback puts what a link asks for together; clicks and choices only ever write the URL.
 
-    URL  →  Address  →  tabs, chips, count, the active tab of every run  →  parts that differ are put on the page
+    URL  →  Address  →  tabs, chips, count, the active tab of every run (sending.py)  →  parts that differ are put on the page
 
 What happens in the browser is in assets/: address.js (clicks and choices → URL), apply.js (parts → page), theme.js, keyboard.js.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, html
-from dash.development.base_component import Component
+from dash import ALL, ClientsideFunction, Dash, Input, Output
 from dash.exceptions import PreventUpdate
 
 from .. import theme
-from ..tables import TableProblem
-from .columns import Column
-from .filters import chips, counted
-from .kept import Budget
-from .layout import TITLE
-from .parts import parts_of
-from .pieces import notice, says
-from .tabs import TABS
-from .views import Address, View
-
-TAKES = 0.03  # seconds that one answer may draw figures for; what is left is drawn by the next
-LOG = logging.getLogger(__name__)
-FAILED = "This could not be shown; the log of `thoughtlens view` says why. The other tabs are not affected."
+from .runs import Runs
 
 
-def link(app: Dash, columns: Sequence[Column]) -> None:
+def link(app: Dash, runs: Runs) -> None:
     """Every callback of the app."""
 
     @app.callback(
@@ -44,94 +29,13 @@ def link(app: Dash, columns: Sequence[Column]) -> None:
     def show(search: str | None, paper: str | None, again: int | None) -> dict[str, Any]:
         if search is None or paper not in theme.INK:
             raise PreventUpdate
-        return sent(columns, Address.read(search), paper)
+        from .sending import sent  # imported while the page loads (runs.py)
+        from .views import Address
+
+        return sent(runs.columns(), Address.read(search), paper)
 
     in_browser: Any = app.clientside_callback
     in_browser(ClientsideFunction("theme", "start"), Output("paper", "data"), Input("url", "pathname"))
     in_browser(ClientsideFunction("parts", "apply"), Input("sent", "data"))
     in_browser(ClientsideFunction("address", "arrived"), Input("url", "search"))
     in_browser(ClientsideFunction("address", "clicked"), Input({"plot": ALL, "run": ALL, "link": ALL}, "clickData"))
-
-
-def sent(columns: Sequence[Column], address: Address, mode: theme.Mode) -> dict[str, Any]:
-    """All parts of the page that follow from the URL."""
-    budget = Budget(TAKES)
-    open_ones = [(index, column, column.source) for index, column in enumerate(columns)]
-    views = [View(index, column.name, source, address, mode, budget) for index, column, source in open_ones if source is not None]
-    parts = parts_of(_tabs(views[0]), *_chosen(views), _panel(columns, views))
-    names = " · ".join(column.name for column in columns)
-    pending = any("data-pending" in part["props"] for part in parts["parts"].values())
-    return {**parts, "title": f"{TABS[address.state.tab].label} · {names} · {TITLE}", "pending": pending}
-
-
-def draw_first(columns: Sequence[Column]) -> None:
-    """Draws what the app starts with, so that it is there when a browser asks."""
-    while sent(columns, Address(), "light")["pending"]:
-        pass
-
-
-def _tabs(view: View) -> Component:
-    """Links, so that a tab can be opened beside this one; arrows move along them (assets/keyboard.js)."""
-    active = view.state.tab
-    links = [
-        html.A(
-            tab.label,
-            href=view.href(tab=name),
-            id=f"tab-{name}",
-            role="tab",
-            tabIndex=0 if name == active else -1,
-            **says(aria_selected="true" if name == active else "false", aria_controls="panel"),
-        )
-        for name, tab in TABS.items()
-    ]
-    return html.Div(links, id="tabs", **says(data_tab=active))
-
-
-def _chosen(views: Sequence[View]) -> list[Component]:
-    """How many answers match, what is chosen, and whether harmful text is shown."""
-    view = views[0]
-    shown = view.state.shown
-    switch = html.A(
-        [html.Span(className="knob", **says(aria_hidden="true")), "Show harmful text"],
-        href=view.href(shown=not shown),
-        id="shown",
-        role="switch",
-        className="switch",
-        **says(aria_checked="true" if shown else "false"),
-    )
-    return [
-        html.P(safely(lambda: counted(views), "counting"), id="count"),
-        html.Ul(chips(view), id="chips"),
-        html.Div(switch, id="veil-switch"),
-    ]
-
-
-def _panel(columns: Sequence[Column], views: Sequence[View]) -> Component:
-    tab = TABS[views[0].state.tab]
-    asked = {view.index: view for view in views}
-    above = safely(lambda: tab.controls(views), "the choices of the tab")
-    aside = tab.aside(views[0])
-    shown = [_column(column, asked.get(index), index, several=len(columns) > 1) for index, column in enumerate(columns)]
-    parts = [
-        *([html.P(aside, className="aside")] if aside else []),
-        *([html.Div(above, className="controls", id="controls")] if above else []),
-        html.Div(shown, className="columns", id="columns"),
-    ]
-    return html.Div(parts, id="panel", **says(aria_labelledby=f"tab-{views[0].state.tab}"))
-
-
-def _column(column: Column, view: View | None, index: int, *, several: bool) -> Component:
-    name = [html.H1(column.name)] if several else [html.H1(column.name, className="unseen")]
-    content = [notice(column.problem)] if view is None else safely(lambda: TABS[view.state.tab].content(view), column.name)
-    return html.Section([*name, *content], id=f"column-{index}", className="column", **says(aria_label=column.name))
-
-
-def safely(make: Callable[[], Any], what: str) -> Any:
-    """What `make` gives; in place of a problem the reason, and of a failure a notice, whose cause goes to the log."""
-    try:
-        return make()
-    except TableProblem as problem:
-        return [notice(str(problem))]
-    except Exception:
-        LOG.exception("showing %s", what)
-        return [notice(FAILED, role="alert")]

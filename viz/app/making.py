@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from dash import Dash
+from dash.development.base_component import Component
 
-from .columns import open_columns
-from .layout import TITLE, frame, index
-from .linking import draw_first, link
+from .document import TITLE, index
+from .linking import link
 from .pictures import serve_pictures
+from .runs import Runs
+from .scripts import serve_scripts
 from .security import secure
 
 
-def make_app(runs: Sequence[Path], *, host: str = "127.0.0.1", early: bool = False) -> Dash:
-    """An app that shows the runs beside each other and answers requests for `host` alone.
+def make_app(runs: Runs, *, host: str = "127.0.0.1") -> Dash:
+    """An app that shows the runs beside each other and answers requests for `host` alone."""
 
-    early: start to draw the first tab at once, on a thread of its own
+    def layout() -> Component:
+        from .layout import frame  # imported while the page loads (runs.py)
 
-    FileNotFoundError where none of them is a run folder; a folder that is none beside others is told in its column.
-    """
-    columns = open_columns(runs)
-    if early:
-        threading.Thread(target=draw_first, args=(columns,), daemon=True).start()
+        return frame(runs.columns())
+
     app = Dash(
         "thoughtlens",
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -38,8 +36,9 @@ def make_app(runs: Sequence[Path], *, host: str = "127.0.0.1", early: bool = Fal
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     app.logger.setLevel(logging.WARNING)
-    app.layout = lambda: frame(columns)
-    link(app, columns)
-    serve_pictures(app, columns)
+    app.layout = layout
+    link(app, runs)
+    serve_pictures(app, runs)
+    serve_scripts(app)
     secure(app, host)
     return app

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-
 from dash import Dash
 from flask import Response, request
 
-from ..tables import TableProblem
-from . import source as rows
-from .columns import Column
-
-LOG = logging.getLogger(__name__)
+from .runs import Runs
 
 
-def serve_pictures(app: Dash, columns: Sequence[Column]) -> None:
+def serve_pictures(app: Dash, runs: Runs) -> None:
     """404 with a sentence for what is not there."""
 
     def picture() -> Response:
+        from ..tables import TableProblem  # imported while the page loads (runs.py)
+        from . import source as rows
+
+        columns = runs.columns()
         run, index = (request.args.get(name, type=int) for name in ("run", "index"))
         if run is None or index is None or not 0 <= run < len(columns):
             return _absent("no such run or picture")

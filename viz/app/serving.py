@@ -6,13 +6,12 @@ import errno
 import socket
 import threading
 import webbrowser
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from .making import make_app
+from .runs import Runs
 from .security import is_loopback
 
 LOOKED_AT = 20  # ports after one that is taken
@@ -25,31 +24,40 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-def serve(
-    runs: Sequence[Path], *, host: str = "127.0.0.1", port: int = 8050, open_browser: bool = True, allow_remote: bool = False
-) -> None:
-    """Shows the runs until Ctrl-C. ValueError for an address that others reach, unless it is allowed; OSError for a port that is taken."""
-    server = bound([Path(run) for run in runs], host=host, port=port, allow_remote=allow_remote, early=True)
+def serve(runs: Runs, *, host: str = "127.0.0.1", port: int = 8050, open_browser: bool = True, allow_remote: bool = False) -> None:
+    """Shows the runs until Ctrl-C. ValueError for an address that others reach, unless it is allowed; OSError for a port that is taken;
+    what is wrong with the runs, as `Runs.columns` finds it.
+
+    The server answers at once, and while a browser fetches its scripts the runs are opened and the first figures drawn.
+    """
+    server = bound(runs, host=host, port=port, allow_remote=allow_remote)
     address = url(host, server.server_address[1])
-    print(f"{', '.join(str(run) for run in runs)} at {address} (Ctrl-C to stop)", flush=True)
+    print(f"{runs.names} at {address} (Ctrl-C to stop)", flush=True)
+    answering = threading.Thread(target=server.serve_forever, daemon=True)
+    answering.start()
     if open_browser:
-        threading.Timer(0.3, webbrowser.open, [address]).start()
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     try:
-        server.serve_forever()
+        columns = runs.columns()
+        from .sending import draw_first  # imported while the page loads (runs.py)
+
+        draw_first(columns)
+        answering.join()
     except KeyboardInterrupt:
         pass
     finally:
+        server.shutdown()
         server.server_close()
 
 
-def bound(runs: Sequence[Path], *, host: str, port: int, allow_remote: bool = False, early: bool = False) -> BaseWSGIServer:
+def bound(runs: Runs, *, host: str, port: int, allow_remote: bool = False) -> BaseWSGIServer:
     """A server that listens and answers as soon as `serve_forever` is called. Port 0 takes any that is free."""
     if not allow_remote and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines, and a run may hold harmful text. Serve at 127.0.0.1 and forward the port "
             f"(ssh -L {port}:127.0.0.1:{port}), or pass --allow-remote."
         )
-    app = make_app(runs, host=host, early=early)
+    app = make_app(runs, host=host)
     listening = _listen(host, port)
     try:
         return make_server(host, port, app.server, threaded=True, request_handler=Quiet, fd=listening.fileno())

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import _thread
 import socket
-import threading
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 
 import pytest
-from thoughtlens.viz.app import serve, serving
+from thoughtlens.viz.app import Runs, serve, serving
 
 
 def test_an_address_that_others_reach_must_be_allowed(made):
     with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines.*--allow-remote"):
-        serving.bound([made], host="0.0.0.0", port=0)
-    serving.bound([made], host="0.0.0.0", port=0, allow_remote=True).server_close()
+        serving.bound(Runs([made]), host="0.0.0.0", port=0)
+    serving.bound(Runs([made]), host="0.0.0.0", port=0, allow_remote=True).server_close()
 
 
 def test_a_taken_port_is_told_with_the_next_free_one(made):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"port {port} of 127\.0\.0\.1 is taken; pass --port \d+") as told:
-            serving.bound([made], host="127.0.0.1", port=port)
+            serving.bound(Runs([made]), host="127.0.0.1", port=port)
     other = int(str(told.value).split("--port ")[1].split()[0])
     assert port < other < port + serving.LOOKED_AT
 
@@ -31,26 +33,36 @@ def test_what_is_no_run_is_told(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"nothing. `thoughtlens demo` makes a run folder\.; .* is no run folder: it has no tables/"
     ):
-        serving.bound([tmp_path / "nothing", tmp_path], host="127.0.0.1", port=0)
+        serving.bound(Runs([tmp_path / "nothing", tmp_path]), host="127.0.0.1", port=0)
 
 
 def test_serve_prints_the_address_opens_it_and_stops_when_interrupted(made, monkeypatch, capsys):
-    opened, looked = threading.Event(), []
+    looked = []
 
     def look(address: str) -> None:
         looked.append((address, urllib.request.urlopen(address, timeout=10).status))
-        opened.set()
-
-    def until_opened(server) -> None:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        assert opened.wait(20)
-        raise KeyboardInterrupt
+        _thread.interrupt_main()
 
     monkeypatch.setattr(serving.webbrowser, "open", look)
-    monkeypatch.setattr(serving.BaseWSGIServer, "serve_forever", until_opened)
-    serve([made], port=0)
+    serve(Runs([made]), port=0)
     address, status = looked[0]
     assert status == 200 and address in capsys.readouterr().out
+    with pytest.raises(URLError):
+        urllib.request.urlopen(address, timeout=10)
+
+
+def test_what_is_wrong_with_a_run_ends_the_app(made, monkeypatch):
+    def prepare(run: Path) -> None:
+        raise ValueError(f"{run.name}: line 3 is no JSON")
+
+    monkeypatch.setattr(serving.webbrowser, "open", lambda address: None)
+    with pytest.raises(ValueError, match="made: line 3 is no JSON"):
+        serve(Runs([made], prepare), port=0)
+
+
+def test_the_page_is_served_before_anything_that_reads_or_draws_is_imported():
+    code = "import sys, thoughtlens.viz.app; print({'pandas', 'duckdb', 'pyarrow', 'thoughtlens.viz.figures'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
 def test_pictures_are_served_by_number_and_told_where_they_are_not(address, made):

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from thoughtlens.viz import sections, theme
-from thoughtlens.viz.app import drawing, layout
-from thoughtlens.viz.app.columns import open_columns
+from thoughtlens.viz.app import document, drawing
 from thoughtlens.viz.app.kept import Kept
-from thoughtlens.viz.app.linking import sent
+from thoughtlens.viz.app.runs import Runs
+from thoughtlens.viz.app.sending import sent
 from thoughtlens.viz.app.state import CHOICES
 from thoughtlens.viz.app.tabs import TABS, tab
 from thoughtlens.viz.app.views import Address
@@ -18,7 +18,7 @@ from thoughtlens.viz.page import DESK
 
 @pytest.fixture(scope="module")
 def columns(made):
-    return open_columns([made])
+    return Runs([made]).columns()
 
 
 def page(columns, query: str) -> str:
@@ -52,7 +52,7 @@ def test_a_figure_is_drawn_once_and_again_when_its_table_changes(made, columns, 
 
 def test_an_answer_draws_what_it_has_time_for_and_the_next_one_goes_on(columns, monkeypatch):
     monkeypatch.setattr(drawing, "KEPT", Kept(50))
-    monkeypatch.setattr("thoughtlens.viz.app.linking.TAKES", 0.0)
+    monkeypatch.setattr("thoughtlens.viz.app.sending.TAKES", 0.0)
     pending = []
     for _ in range(20):
         found = sent(columns, Address.read("tab=steering"), "light")
@@ -78,7 +78,7 @@ def test_a_failure_is_told_plainly_and_goes_to_the_log(columns, monkeypatch, cap
 
 
 def test_two_runs_stand_beside_each_other_with_the_same_prompt_open(made, bare):
-    both = open_columns([made, bare, made])
+    both = Runs([made, bare, made]).columns()
     parts = json.loads(page(both, "tab=thoughts&prompt=made%2F000002&shown=1"))
     assert {"asked-0", "asked-2"} <= set(parts) and "asked-1" not in parts
     assert "list-1" in parts and "This run has no answers table" in json.dumps(parts["list-1"])
@@ -97,7 +97,7 @@ def test_text_has_the_contrast_it_needs(mode):
     for text in (ink.text, ink.muted):
         assert min(contrast(text, ink.paper), contrast(text, DESK[mode])) >= 4.5
     assert min(contrast(theme.OTHERS[3].color, paper) for paper in (ink.paper, DESK[mode])) >= 3  # the ring around what has the focus
-    assert f"--muted: {ink.muted};" in layout.colors()
+    assert f"--muted: {ink.muted};" in document.colors()
 
 
 def contrast(one: str, other: str) -> float:

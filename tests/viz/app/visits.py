@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from thoughtlens.viz.app.runs import Runs
 from thoughtlens.viz.app.serving import bound, url
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -18,7 +19,7 @@ SCRIPT = "<script>window.hacked=1</script>"
 @contextmanager
 def served(*runs: Path) -> Iterator[str]:
     """The address of an app over these runs."""
-    server = bound(runs, host="127.0.0.1", port=0)
+    server = bound(Runs(runs), host="127.0.0.1", port=0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -76,6 +76,7 @@
   const whenIdle = window.requestIdleCallback || ((act) => setTimeout(act, 50));
   let asked = false;
   function drawInSight() {
+    if (!window.Plotly) return; // comes (layout.py); a figure before it would fetch another
     for (const key of waiting()) if (distance(key) === 0) draw(key);
     if (asked || !waiting().length) return;
     asked = true;
@@ -104,6 +105,8 @@
   }
   document.addEventListener("focusin", (event) => (focused = event.target.id));
   document.addEventListener("pointerdown", () => (focused = ""));
+
+  document.getElementById("plotlyjs").addEventListener("load", drawInSight);
 
   thoughtlens.waiting = () => waiting().length;
   window.dash_clientside = Object.assign(window.dash_clientside || {}, {
