@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow
@@ -203,23 +204,39 @@ def rates(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     parts are added up; what stands beside them (`macro`, `apart`, hazards) is never a part.
     """
     by, parts = list(by), [part for part in PARTS if part in table and part not in by]
-    for part in parts:
-        table = table[~beside(table[part])]
-    for part in parts:
-        whole = table[part] == ALL
-        table = table[whole | ~whole.groupby([table[name] for name in by], sort=False, dropna=False).transform("any")]
-    found = table[~table.duplicated(by)][[*by, *RATE]].astype(dict.fromkeys(RATE, float)).reset_index(drop=True)
-    groups = table.groupby(by, sort=False, dropna=False)
-    sums, several = groups[["numerator", "n"]].sum().to_numpy(dtype=float), groups.size().to_numpy() > 1
-    for place in several.nonzero()[0]:  # one by one: few groups have only their parts
-        numerator, n = sums[place]
-        found.loc[place, list(RATE)] = [numerator / n if n else math.nan, *wilson(numerator, n), numerator, n]
-    return found
+    names, k = [*by, *parts], len(by)  # plain rows: groups of a few rows each are slow in pandas
+    rows = list(zip(*(_plain(table[name]) for name in [*names, *RATE]), strict=True))
+    for at in range(k, len(names)):
+        rows = [row for row in rows if not is_beside(row[at])]
+    for at in range(k, len(names)):
+        whole = {row[:k] for row in rows if row[at] == ALL}
+        rows = [row for row in rows if row[at] == ALL or row[:k] not in whole]
+    groups: dict[tuple[object, ...], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        groups.setdefault(row[:k], []).append(row[len(names) :])
+    found = [(*key, *(told[0] if len(told) == 1 else _added(told))) for key, told in groups.items()]
+    return pd.DataFrame(found, columns=[*by, *RATE]).astype(dict.fromkeys(RATE, float))
+
+
+def _plain(column: pd.Series) -> list[Any]:
+    """Its values, nan being one and the same, so that it is equal to itself."""
+    return [math.nan if value is None or value != value else value for value in column.tolist()]
+
+
+def _added(parts: Sequence[tuple[Any, ...]]) -> tuple[float, ...]:
+    """One rate out of those of the parts."""
+    told = dict(zip(RATE, zip(*parts, strict=True), strict=True))
+    numerator, n = (math.fsum(value for value in told[name] if value is not math.nan) for name in ("numerator", "n"))
+    return (numerator / n if n else math.nan, *wilson(numerator, n), numerator, n)
 
 
 def beside(column: pd.Series) -> pd.Series:
     """Which rows tell the whole in another way."""
-    return column.isin(BESIDE) | column.astype(str).str.startswith("hazard: ")
+    return column.isin([name for name in column.unique() if is_beside(name)])
+
+
+def is_beside(name: object) -> bool:
+    return name in BESIDE or str(name).startswith("hazard: ")
 
 
 def wilson(numerator: float, n: float) -> tuple[float, float]:

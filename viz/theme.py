@@ -167,9 +167,9 @@ def figure(title: str, note: str, *, plot: int, above: int = 40) -> go.Figure:
     import plotly.graph_objects as go
 
     margin = {"l": 12, "r": 26, "t": TITLE_ROOM + above, "b": BELOW}
-    made = go.Figure()
-    made.update_layout(template=template("light"), title={"text": plain(title), "subtitle": {"text": plain(note)}})
-    return made.update_layout(height=TITLE_ROOM + above + plot + BELOW, margin=margin)
+    size = {"height": TITLE_ROOM + above + plot + BELOW, "margin": margin}
+    told = {"text": plain(title), "subtitle": {"text": plain(note)}}
+    return go.Figure(layout={"template": template("light"), "title": told, **size})  # without one, plotly would read its own template
 
 
 def untitled(figure: go.Figure) -> tuple[dict[str, Any], str, str]:

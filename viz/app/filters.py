@@ -1,20 +1,21 @@
 """The row of filters over every tab, the chips of what is chosen, and how many answers match.
 
-The filter row is part of the page itself and never drawn again, so it keeps the focus; assets/address.js keeps it at what the URL says.
+What is chosen in the filters is no part of what the server sends, so they are drawn once and keep the focus; assets/address.js keeps them
+at what the URL says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dash import dcc, html
+from dash import html
 from dash.development.base_component import Component
 
 from ..tables import TableProblem
 from . import source as rows
 from .kept import Kept, stamps
 from .pieces import says
-from .state import MOST_TEXT, State
+from .state import State
 from .views import LISTED, View
 
 LABELS = {
@@ -60,23 +61,12 @@ def slider(key: str, label: str, values: Sequence[int], chosen: int, *, of: str 
     )
 
 
-def filter_row(found: Sequence[Mapping[str, Sequence[str]]]) -> Component:
+def choices(found: Sequence[Mapping[str, Sequence[str]]]) -> Component:
     """Every filter with the values that any of the runs has."""
     fields = [
         chooser(key, label, [("", EVERY), *((value, value) for value in _union(found, key))], of="filter") for key, label in LABELS.items()
     ]
-    search = html.Div(
-        [
-            html.Label("Search", htmlFor="filter-search"),
-            dcc.Input(id="filter-search", type="search", maxLength=MOST_TEXT, placeholder="in prompts and outputs", autoComplete="off"),
-        ],
-        className="control search",
-    )
-    return html.Details(
-        [html.Summary("Filters"), html.Div([*fields, search], className="controls")],
-        id="filters",
-        open=True,
-    )
+    return html.Div(fields, id="filter-choices")
 
 
 def _union(found: Sequence[Mapping[str, Sequence[str]]], key: str) -> list[str]:

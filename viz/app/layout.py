@@ -1,4 +1,4 @@
-"""The frame of the page: what stands around the tab."""
+"""The frame of the page: what stands around the tab. Nothing in it is read from a run, so that it is there at once."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from .columns import Column, facets_of
 from .document import TITLE
-from .filters import filter_row
 from .pieces import says
+from .state import MOST_TEXT
 
 
-def frame(columns: Sequence[Column]) -> Component:
-    """Everything around the tab. Its filters are read anew with every visit, as tables may have changed."""
-    names = " · ".join(column.name for column in columns)
-    wide = f"runs-{min(len(columns), 3)}"
+def frame(names: Sequence[str]) -> Component:
+    """Everything around the tab, for runs of these names."""
+    wide = f"runs-{min(len(names), 3)}"
     return html.Div(
         [
             html.A("Skip to the figures", href="#panel", className="skip"),
@@ -28,7 +26,7 @@ def frame(columns: Sequence[Column]) -> Component:
                 [
                     html.Div(
                         [
-                            html.Span([html.B(TITLE), html.Span(names, className="runs")], className="brand"),
+                            html.Span([html.B(TITLE), html.Span(" · ".join(names), className="runs")], className="brand"),
                             html.Button("Dark", id="mode", type="button", disable_n_clicks=True, **says(aria_label="Light or dark")),
                         ],
                         className="top",
@@ -40,7 +38,7 @@ def frame(columns: Sequence[Column]) -> Component:
                 [
                     html.Section(
                         [
-                            filter_row([facets_of(column) for column in columns]),
+                            _filters(),
                             html.Div(
                                 [
                                     html.P(id="count", role="status", **says(aria_live="polite")),
@@ -59,3 +57,16 @@ def frame(columns: Sequence[Column]) -> Component:
         ],
         className=f"app {wide}",
     )
+
+
+def _filters() -> Component:
+    """The row of filters; what there is to choose from follows (filters.py)."""
+    search = html.Div(
+        [
+            html.Label("Search", htmlFor="filter-search"),
+            dcc.Input(id="filter-search", type="search", maxLength=MOST_TEXT, placeholder="in prompts and outputs", autoComplete="off"),
+        ],
+        className="control search",
+    )
+    row = html.Div([html.Div(id="filter-choices"), search], className="controls")
+    return html.Details([html.Summary("Filters"), row], id="filters", open=True)

@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 
 from dash import Dash
-from dash.development.base_component import Component
 
 from .document import TITLE, index
+from .layout import frame
 from .linking import link
 from .pictures import serve_pictures
 from .runs import Runs
@@ -18,12 +18,6 @@ from .security import secure
 
 def make_app(runs: Runs, *, host: str = "127.0.0.1") -> Dash:
     """An app that shows the runs beside each other and answers requests for `host` alone."""
-
-    def layout() -> Component:
-        from .layout import frame  # imported while the page loads (runs.py)
-
-        return frame(runs.columns())
-
     app = Dash(
         "thoughtlens",
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -36,7 +30,7 @@ def make_app(runs: Runs, *, host: str = "127.0.0.1") -> Dash:
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
     app.logger.setLevel(logging.WARNING)
-    app.layout = layout
+    app.layout = frame(runs.names)
     link(app, runs)
     serve_pictures(app, runs)
     serve_scripts(app)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dash import html
 from dash.development.base_component import Component
 
-from ..headlines import Headline
+if TYPE_CHECKING:
+    from ..headlines import Headline
 
 Children = Sequence[Component | str] | Component | str | None
 TOGETHER = re.compile(r"(\[[^\]]{1,24}\])")  # an interval is never broken over two lines

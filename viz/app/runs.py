@@ -38,8 +38,8 @@ class Runs:
         self._opening, self._columns = threading.Lock(), list["Column"]()
 
     @property
-    def names(self) -> str:
-        return " · ".join(folder.name for folder in self.folders)
+    def names(self) -> list[str]:
+        return [folder.name for folder in self.folders]
 
     def columns(self) -> Sequence[Column]:
         with self._opening:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from dash.development.base_component import Component
 
 from .. import theme
 from ..tables import TableProblem
-from .columns import Column
+from .columns import Column, facets_of
 from .document import TITLE
-from .filters import chips, counted
+from .filters import chips, choices, counted
 from .kept import Budget
 from .parts import parts_of
 from .pieces import notice, says
@@ -30,14 +31,16 @@ def sent(columns: Sequence[Column], address: Address, mode: theme.Mode) -> dict[
     budget = Budget(TAKES)
     open_ones = [(index, column, column.source) for index, column in enumerate(columns)]
     views = [View(index, column.name, source, address, mode, budget) for index, column, source in open_ones if source is not None]
-    parts = parts_of(_tabs(views[0]), *_chosen(views), _panel(columns, views))
+    panel = _panel(columns, views)  # first: what is read beside it is there by then (draw_first)
+    parts = parts_of(_tabs(views[0]), choices([facets_of(column) for column in columns]), *_chosen(views), panel)
     names = " · ".join(column.name for column in columns)
     pending = any("data-pending" in part["props"] for part in parts["parts"].values())
     return {**parts, "title": f"{TABS[address.state.tab].label} · {names} · {TITLE}", "pending": pending}
 
 
 def draw_first(columns: Sequence[Column]) -> None:
-    """Draws what the app starts with, so that it is there when a browser asks."""
+    """Draws what the app starts with, and reads meanwhile what there is to choose from, so that it is there when a browser asks."""
+    threading.Thread(target=lambda: [facets_of(column) for column in columns], daemon=True).start()
     while sent(columns, Address(), "light")["pending"]:
         pass
 

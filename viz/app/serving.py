@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import threading
 import webbrowser
 from typing import Any
@@ -14,6 +15,7 @@ from .making import make_app
 from .runs import Runs
 from .security import is_loopback
 
+SWITCH = 0.001  # seconds after which a thread that reads or draws lets another answer
 LOOKED_AT = 20  # ports after one that is taken
 
 
@@ -32,7 +34,8 @@ def serve(runs: Runs, *, host: str = "127.0.0.1", port: int = 8050, open_browser
     """
     server = bound(runs, host=host, port=port, allow_remote=allow_remote)
     address = url(host, server.server_address[1])
-    print(f"{runs.names} at {address} (Ctrl-C to stop)", flush=True)
+    print(f"{', '.join(runs.names)} at {address} (Ctrl-C to stop)", flush=True)
+    sys.setswitchinterval(SWITCH)
     answering = threading.Thread(target=server.serve_forever, daemon=True)
     answering.start()
     if open_browser:

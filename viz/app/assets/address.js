@@ -79,7 +79,15 @@
     }
   }
 
-  const thoughtlens = (window.thoughtlens = { slides, then: "" });
+  // The filter row says what the URL says; a text that is being written is left alone.
+  function filters() {
+    const asked = new URLSearchParams(location.search);
+    for (const select of document.querySelectorAll("#filters select")) select.value = asked.get(select.dataset.key) || "";
+    const box = search();
+    if (box && document.activeElement !== box) dash_clientside.set_props("filter-search", { value: asked.get("search") || "" });
+  }
+
+  const thoughtlens = (window.thoughtlens = { filters, slides, then: "" });
   window.dash_clientside = Object.assign(window.dash_clientside || {}, {
     address: {
       // A click on a figure, followed by the link that its id names.
@@ -92,12 +100,8 @@
         if (values) patch(values);
         return dash_clientside.no_update;
       },
-      // The filter row says what the URL says; a text that is being written is left alone.
-      arrived(query) {
-        const asked = new URLSearchParams(query || "");
-        for (const select of document.querySelectorAll("#filters select")) select.value = asked.get(select.dataset.key) || "";
-        const box = search();
-        if (box && document.activeElement !== box) dash_clientside.set_props("filter-search", { value: asked.get("search") || "" });
+      arrived() {
+        filters();
         return dash_clientside.no_update;
       },
     },

@@ -121,6 +121,7 @@
         [shown, latest] = [now, sent.parts];
         if (sent.pending) dash_clientside.set_props("again", { data: Date.now() });
         requestAnimationFrame(() => {
+          if (!tab) thoughtlens.filters();
           keepPlace(tab !== undefined && tab !== now.tabs["data-tab"]);
           drawInSight();
         });
