@@ -8,9 +8,12 @@ and the interval is Wilson's (1927): centre (p + z²/2n) / (1 + z²/n), half-wid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow
@@ -105,6 +108,8 @@ MADE_BY = {
 
 PARTS = ("benchmark", "category", "attack")
 BESIDE = ("macro", "apart")  # categories that are no part of the whole; nor is "hazard: …"
+MOST_REMEMBERED = 16  # results of a function
+Value = TypeVar("Value")
 RATE = ("value", "low", "high", "numerator", "n")
 
 
@@ -158,6 +163,24 @@ def _read(run: Path, name: str, only: list[tuple[str, str, str]] | None = None, 
 def complete(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The table with the columns that may be left out filled in."""
     return table.assign(**{column: value for column, value in DEFAULTS.get(name, {}).items() if column not in table})
+
+
+def remembered(make: Callable[..., Value]) -> Callable[..., Value]:
+    """Keeps what a function of a table gave lately, for as long as the table is there: one figure and its reading ask the same several
+    times. Tables are never changed in place, and neither is what is kept."""
+    kept: OrderedDict[tuple[object, ...], tuple[weakref.ref[pd.DataFrame], Value]] = OrderedDict()
+
+    @wraps(make)
+    def once(table: pd.DataFrame, *args: Hashable, **named: Hashable) -> Value:
+        key = (id(table), args, *named.items())
+        known = kept.get(key)
+        if known is None or known[0]() is not table:
+            known = kept[key] = (weakref.ref(table), make(table, *args, **named))
+            while len(kept) > MOST_REMEMBERED:
+                kept.popitem(last=False)
+        return known[1]
+
+    return once
 
 
 def where(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:

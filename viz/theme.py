@@ -169,7 +169,7 @@ def figure(title: str, note: str, *, plot: int, above: int = 40) -> go.Figure:
     margin = {"l": 12, "r": 26, "t": TITLE_ROOM + above, "b": BELOW}
     size = {"height": TITLE_ROOM + above + plot + BELOW, "margin": margin}
     told = {"text": plain(title), "subtitle": {"text": plain(note)}}
-    return go.Figure(layout={"template": template("light"), "title": told, **size})  # without one, plotly would read its own template
+    return go.Figure(layout={"template": look("light"), "title": told, **size})  # without one, plotly would read its own template
 
 
 def untitled(figure: go.Figure) -> tuple[dict[str, Any], str, str]:

@@ -45,3 +45,19 @@ def test_difference_is_newcombes_example():
     """Newcombe 1998, table II: 56/70 against 48/80, method 10: 0.0524 to 0.3339."""
     rows = [pd.Series({"value": k / n, "low": tables.wilson(k, n)[0], "high": tables.wilson(k, n)[1]}) for k, n in ((56, 70), (48, 80))]
     assert tables.difference(*rows) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+
+
+def test_what_is_remembered_of_a_table_is_forgotten_with_it():
+    asked: list[int] = []
+
+    @tables.remembered
+    def total(table: pd.DataFrame, column: str, *, times: int = 1) -> int:
+        asked.append(len(table))
+        return int(table[column].sum()) * times
+
+    one, other = pd.DataFrame({"a": [1, 2], "b": [3, 4]}), pd.DataFrame({"a": [5, 6], "b": [7, 8]})
+    for _ in range(2):
+        assert [total(one, "a"), total(one, "b"), total(other, "a"), total(one, "a", times=2)] == [3, 7, 11, 6]
+    assert len(asked) == 4
+    for number in range(100):  # a new table may stand where an old one stood
+        assert total(pd.DataFrame({"a": [number]}), "a") == number

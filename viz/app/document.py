@@ -18,14 +18,12 @@ ICON = (
 def index(title: str) -> str:
     """The document that Dash fills in: its language, its colours (one source with the report), and no icon from elsewhere.
 
-    Dash asks for plotly.js, all of it, only when the first figure comes; here the part that draws is fetched, and run, while that is
-    still being made (assets/apply.js waits for it).
+    plotly.js is fetched, and run, while the first figure is still being made (assets/figures.js waits for it).
     """
     return f"""<!doctype html>
 <html lang="en">
 <head>
 {{%metas%}}
-<link rel="preload" as="script" href="/_dash-component-suites/dash/dcc/async-graph.js">
 <script defer id="plotlyjs" src="{scripts.ADDRESS}"></script>
 <title>{escape(title)}</title>
 <link rel="icon" href="{ICON}">

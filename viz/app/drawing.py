@@ -3,20 +3,22 @@
 A figure is kept until its tables change. What is not kept yet is drawn as long as the answer may take; the rest is pending, and the page
 asks again at once, so that a tab of many figures fills from the top instead of waiting for the last (assets/apply.js).
 
-A click on a figure is followed by what the `link` in its id says (assets/address.js): `cell` sets layer and span, `category` and `attack`
+A click on a figure is followed by what its `data-link` says (assets/address.js): `cell` sets layer and span, `category` and `attack`
 filter, `point` opens a thought.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
-from dash import dcc, html
+from dash import html
 from dash.development.base_component import Component
 
 from .. import theme
@@ -28,18 +30,21 @@ from .views import View
 
 LOG = logging.getLogger(__name__)
 FAILED = "This figure could not be drawn; the log of `thoughtlens view` says why. The rest of the page is not affected."
-TOOLS: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]}
-LOOKS: Mapping[theme.Mode, Any] = {mode: theme.look(mode) for mode in theme.INK}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure without its title and its paper, as JSON values, and what stands around it."""
+    """A figure without its title and its paper, as JSON values, and what stands around it.
+
+    data, print   its traces as JSON text, and what tells them from others
+    """
 
     spec: dict[str, Any]
     title: str
     note: str
     reading: str
+    data: str
+    print: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Sketch:
     kept: bool = True
 
 
-KEPT: Kept[Drawn | Undrawn] = Kept(200)
+KEPT: Kept[Drawn | Undrawn] = Kept(400)
 DRAWING = threading.RLock()  # a figure that two threads want is drawn once
 
 
@@ -92,7 +97,8 @@ def of_tables(view: View, asked: Asked) -> Sketch:
 def draw(figure: go.Figure, reading: str) -> Drawn:
     spec, title, note = theme.untitled(figure)
     spec["layout"]["dragmode"] = False
-    return Drawn(spec, title, note, reading)
+    data = json.dumps(spec["data"], separators=(",", ":"))
+    return Drawn(spec, title, note, reading, data, hashlib.blake2b(data.encode(), digest_size=12).hexdigest())
 
 
 def sheet(
@@ -137,13 +143,11 @@ def _made(view: View, key: str, sketch: Sketch) -> Drawn | Undrawn:
 
 
 def _figure(view: View, key: str, place: str, drawn: Drawn, link: str, remark: str) -> Component:
-    layout = {**drawn.spec["layout"], "template": LOOKS[view.mode]}
-    graph = dcc.Graph(
-        id={"plot": key, "run": view.index, "link": link},
-        figure={"data": drawn.spec["data"], "layout": layout},
-        config=TOOLS,
-        style={"height": f"{layout['height']}px"},
-    )
+    """The figure as assets/figures.js draws it, out of its layout and the name of its traces, which are sent where the page lacks them."""
+    view.traces[drawn.print] = drawn.data
+    layout = drawn.spec["layout"]
+    says_what = says(data_traces=drawn.print, data_layout=json.dumps(layout, separators=(",", ":")), data_link=link or None)
+    graph = html.Div(id=f"{place}-figure", style={"height": f"{layout['height']}px"}, **says_what)
     told = says(aria_label=f"{drawn.title}. {drawn.reading}")
     return html.Figure(
         [

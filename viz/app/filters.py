@@ -6,7 +6,7 @@ at what the URL says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from dash import html
 from dash.development.base_component import Component
@@ -28,6 +28,7 @@ LABELS = {
 }
 CHIPS = {**LABELS, "search": "Search", "span": "Span", "layer": "Layer"}
 EVERY = "all"
+CHOICES = "filter-choices"
 COUNTED: Kept[int] = Kept(256)
 
 
@@ -66,7 +67,7 @@ def choices(found: Sequence[Mapping[str, Sequence[str]]]) -> Component:
     fields = [
         chooser(key, label, [("", EVERY), *((value, value) for value in _union(found, key))], of="filter") for key, label in LABELS.items()
     ]
-    return html.Div(fields, id="filter-choices")
+    return html.Div(fields, id=CHOICES)
 
 
 def _union(found: Sequence[Mapping[str, Sequence[str]]], key: str) -> list[str]:
@@ -106,7 +107,15 @@ def counted(views: Sequence[View]) -> str:
     return " · ".join(told) + (" match" if any(getattr(view.state, key) for view in views for key in LISTED) else "")
 
 
+def count_known(views: Sequence[View]) -> bool:
+    """Whether nothing need be counted."""
+    return all(COUNTED.get(_asked(view)) is not None for view in views)
+
+
+def _asked(view: View) -> Hashable:
+    return view.source, tuple(getattr(view.state, key) for key in LISTED), stamps(view.source.run, "answers", "prompts")
+
+
 def _total(view: View) -> int:
-    asked = view.source, tuple(getattr(view.state, key) for key in LISTED), stamps(view.source.run, "answers", "prompts")
-    known = COUNTED.get(asked)
-    return COUNTED.put(asked, rows.matching(view.source, view.narrowed(page=0).state, limit=1)[1]) if known is None else known
+    known = COUNTED.get(_asked(view))
+    return COUNTED.put(_asked(view), rows.matching(view.source, view.narrowed(page=0).state, limit=1)[1]) if known is None else known

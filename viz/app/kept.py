@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -33,6 +34,35 @@ class Kept(Generic[Value]):
         return value
 
 
+class Asked(Generic[Value]):
+    """What was asked for last, and when. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._when, self._what, self._more = 0.0, list[Value](), threading.Condition()
+
+    def now(self, what: Value) -> None:
+        with self._more:
+            self._when, self._what = time.monotonic(), [what]
+            self._more.notify_all()
+
+    def quiet(self, seconds: float) -> None:
+        """Waits until nothing was asked for so many seconds."""
+        while (left := self._when + seconds - time.monotonic()) > 0:
+            time.sleep(left)
+
+    def take(self) -> Value:
+        """What was asked for last, once; waits for it."""
+        with self._more:
+            while not self._what:
+                self._more.wait(1.0)  # so that Ctrl-C is heard everywhere
+            return self._what.pop()
+
+    @property
+    def more(self) -> bool:
+        """Whether something was asked for since the last was taken."""
+        return bool(self._what)
+
+
 @dataclass
 class Budget:
     """How long one answer may go on making what is new. The first is always made, so that every answer gets further."""
@@ -54,3 +84,9 @@ def stamps(run: Path, *tables: str) -> tuple[int, ...]:
     """Changes when one of the tables does; 0 for one that is not there."""
     paths = [run / "tables" / f"{name}.parquet" for name in tables]
     return tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in paths)
+
+
+def folder_stamp(run: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file of the run or one of its tables does."""
+    files = [one for folder in (run, run / "tables") if folder.is_dir() for one in os.scandir(folder) if one.is_file()]
+    return tuple(sorted((one.path, one.stat().st_mtime_ns, one.stat().st_size) for one in files))

@@ -22,6 +22,7 @@ def frame(names: Sequence[str]) -> Component:
             dcc.Store(id="paper"),
             dcc.Store(id="sent"),
             dcc.Store(id="again"),
+            dcc.Store(id="there"),
             html.Header(
                 [
                     html.Div(

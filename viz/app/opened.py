@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def reader(view: View) -> list[Component]:
     return [
         _asked(view, prompt, hidden),
         html.Div(_controls(view, outputs, left, right, layer), className="controls", id=f"reader-controls-{view.index}"),
-        *([html.Div(_shown(legend(-full, full)), className="tl-reader scale", **says(aria_label="Scale of the colours"))] if read else []),
+        *([_shown(legend(-full, full), "tl-reader scale", **says(aria_label="Scale of the colours"))] if read else []),
         html.Div([_output(output, texts[output.name], full, hidden) for output in shown], className="sides", id=f"sides-{view.index}"),
     ]
 
@@ -137,9 +138,13 @@ def _tokens(view: View, output: Output, layer: int | None) -> pd.DataFrame | str
         return str(problem)
 
 
-def _shown(spans: Sequence[TokenSpan]) -> list[Component | str]:
-    """Tokens as elements whose text the browser shows as text; white space stands between them, outside their colour."""
-    return [part for one in spans for part in (one.before, html.Span(one.word, className=one.css_class, title=one.title or None)) if part]
+def _shown(spans: Sequence[TokenSpan], css_class: str, **told: Any) -> Component:
+    """Tokens, put in as elements whose text is text (assets/apply.js): for Dash one token is as much work as hundreds for a browser.
+
+    White space stands between them, outside their colour.
+    """
+    tokens = json.dumps([[one.before, one.word, one.css_class, one.title] for one in spans])
+    return html.Div(className=css_class, **told, **says(data_tokens=tokens))
 
 
 def _output(output: Output, tokens: pd.DataFrame | str, full: float, hidden: bool) -> Component:
@@ -148,9 +153,8 @@ def _output(output: Output, tokens: pd.DataFrame | str, full: float, hidden: boo
         text: list[Component] = [notice(tokens), *_plain(row, hidden)]
     else:
         spans = token_spans(tokens, low=-full, high=full)
-        told = html.Div(_shown(spans), className="tl-reader")
         writer = tokens.attrs.get("written_by", row["model"])
-        read = veiled(told, hidden=hidden, what="thought and answer", block=True)
+        read = veiled(_shown(spans, "tl-reader"), hidden=hidden, what="thought and answer", block=True)
         if writer == row["model"]:
             text = [read, *_beyond(row, spans, hidden)]
         else:  # the verdicts above are on its own words, so those come first

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .kept import Asked
+
 if TYPE_CHECKING:
     from .columns import Column
 
@@ -29,12 +31,14 @@ class Runs:
     """Threads may share it.
 
     prepare  brings a run up to date before it is opened
+    asked    the addresses that the page asks for
 
     FileNotFoundError where none of them is a run folder; one that is none beside others is told in its column.
     """
 
     def __init__(self, paths: Sequence[Path], prepare: Callable[[Path], None] = lambda run: None) -> None:
         self.folders, self._prepare = _folders(paths), prepare
+        self.asked = Asked[str]()
         self._opening, self._columns = threading.Lock(), list["Column"]()
 
     @property

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from dash import html
@@ -12,10 +15,10 @@ from dash.development.base_component import Component
 
 from .. import theme
 from ..tables import TableProblem
-from .columns import Column, facets_of
+from .columns import Column, facets_known, facets_of
 from .document import TITLE
-from .filters import chips, choices, counted
-from .kept import Budget
+from .filters import CHOICES, chips, choices, count_known, counted
+from .kept import Budget, Kept, folder_stamp
 from .parts import parts_of
 from .pieces import notice, says
 from .tabs import TABS
@@ -26,23 +29,59 @@ LOG = logging.getLogger(__name__)
 FAILED = "This could not be shown; the log of `thoughtlens view` says why. The other tabs are not affected."
 
 
-def sent(columns: Sequence[Column], address: Address, mode: theme.Mode) -> dict[str, Any]:
-    """All parts of the page that follow from the URL."""
-    budget = Budget(TAKES)
+@dataclass(frozen=True)
+class Answer:
+    """What the page is sent for an address, with all traces of its figures; `whole`: nothing failed and nothing is left to draw."""
+
+    parts: dict[str, Any]
+    traces: Mapping[str, str]
+    title: str
+    pending: bool
+    whole: bool
+
+
+ANSWERS: Kept[Answer] = Kept(32)
+AHEAD: Kept[threading.RLock] = Kept(16)  # held while an answer is made that nobody has asked for
+
+
+def sent(columns: Sequence[Column], address: Address, mode: theme.Mode, there: Sequence[str] = ()) -> dict[str, Any]:
+    """All parts of the page that follow from the URL. there: names of the traces that the page has."""
+    found = answer(columns, address, TAKES)
+    traces = {name: told for name, told in found.traces.items() if name not in there}
+    return {**found.parts, "traces": traces, "look": theme.look(mode), "title": found.title, "pending": found.pending}
+
+
+def answer(columns: Sequence[Column], address: Address, takes: float) -> Answer:
+    """What was answered lately, while no file of the runs has changed; else made now. takes: seconds that figures may be drawn."""
+    key = _key(columns, address)
+    busy = AHEAD.get(key)
+    with busy or nullcontext():
+        known = ANSWERS.get(key)
+        if known is not None:
+            return known
+    made = _answer(columns, address, takes)
+    return ANSWERS.put(key, made) if made.whole else made
+
+
+def answer_ahead(columns: Sequence[Column], address: Address) -> None:
+    """Makes the whole answer; who asks for it meanwhile waits, and does not make it, too."""
+    with AHEAD.put(_key(columns, address), threading.RLock()):
+        answer(columns, address, math.inf)
+
+
+def _key(columns: Sequence[Column], address: Address) -> Hashable:
+    return tuple((column.name, column.source and folder_stamp(column.source.run)) for column in columns), address
+
+
+def _answer(columns: Sequence[Column], address: Address, takes: float) -> Answer:
+    budget, traces, failed = Budget(takes), dict[str, str](), list[str]()
     open_ones = [(index, column, column.source) for index, column in enumerate(columns)]
-    views = [View(index, column.name, source, address, mode, budget) for index, column, source in open_ones if source is not None]
-    panel = _panel(columns, views)  # first: what is read beside it is there by then (draw_first)
-    parts = parts_of(_tabs(views[0]), choices([facets_of(column) for column in columns]), *_chosen(views), panel)
+    views = [View(index, column.name, source, address, budget, traces) for index, column, source in open_ones if source is not None]
+    panel = _panel(columns, views, failed)  # first: what is read beside it is there by then (draw_ahead)
+    parts = parts_of(_tabs(views[0]), _filters(columns, budget), *_chosen(views, failed, budget), panel)
     names = " · ".join(column.name for column in columns)
     pending = any("data-pending" in part["props"] for part in parts["parts"].values())
-    return {**parts, "title": f"{TABS[address.state.tab].label} · {names} · {TITLE}", "pending": pending}
-
-
-def draw_first(columns: Sequence[Column]) -> None:
-    """Draws what the app starts with, and reads meanwhile what there is to choose from, so that it is there when a browser asks."""
-    threading.Thread(target=lambda: [facets_of(column) for column in columns], daemon=True).start()
-    while sent(columns, Address(), "light")["pending"]:
-        pass
+    return Answer(parts, traces, f"{TABS[address.state.tab].label} · {names} · {TITLE}", pending, not pending and not failed)
 
 
 def _tabs(view: View) -> Component:
@@ -62,7 +101,14 @@ def _tabs(view: View) -> Component:
     return html.Div(links, id="tabs", **says(data_tab=active))
 
 
-def _chosen(views: Sequence[View]) -> list[Component]:
+def _filters(columns: Sequence[Column], budget: Budget) -> Component:
+    """What there is to choose from; at the start the first figure comes before it."""
+    if all(facets_known(column) for column in columns) or budget.allows():
+        return choices([facets_of(column) for column in columns])
+    return html.Div(id=CHOICES, **says(data_pending="filters"))
+
+
+def _chosen(views: Sequence[View], failed: list[str], budget: Budget) -> list[Component]:
     """How many answers match, what is chosen, and whether harmful text is shown."""
     view = views[0]
     shown = view.state.shown
@@ -74,19 +120,24 @@ def _chosen(views: Sequence[View]) -> list[Component]:
         className="switch",
         **says(aria_checked="true" if shown else "false"),
     )
+    later = not chips(view) and not count_known(views) and not budget.allows()
     return [
-        html.P(safely(lambda: counted(views), "counting"), id="count"),
+        html.P(
+            None if later else safely(lambda: counted(views), "counting", failed),
+            id="count",
+            **says(data_pending="count" if later else None),
+        ),
         html.Ul(chips(view), id="chips"),
         html.Div(switch, id="veil-switch"),
     ]
 
 
-def _panel(columns: Sequence[Column], views: Sequence[View]) -> Component:
+def _panel(columns: Sequence[Column], views: Sequence[View], failed: list[str]) -> Component:
     tab = TABS[views[0].state.tab]
     asked = {view.index: view for view in views}
-    above = safely(lambda: tab.controls(views), "the choices of the tab")
+    above = safely(lambda: tab.controls(views), "the choices of the tab", failed)
     aside = tab.aside(views[0])
-    shown = [_column(column, asked.get(index), index, several=len(columns) > 1) for index, column in enumerate(columns)]
+    shown = [_column(column, asked.get(index), index, failed, several=len(columns) > 1) for index, column in enumerate(columns)]
     parts = [
         *([html.P(aside, className="aside")] if aside else []),
         *([html.Div(above, className="controls", id="controls")] if above else []),
@@ -95,18 +146,19 @@ def _panel(columns: Sequence[Column], views: Sequence[View]) -> Component:
     return html.Div(parts, id="panel", **says(aria_labelledby=f"tab-{views[0].state.tab}"))
 
 
-def _column(column: Column, view: View | None, index: int, *, several: bool) -> Component:
+def _column(column: Column, view: View | None, index: int, failed: list[str], *, several: bool) -> Component:
     name = [html.H1(column.name)] if several else [html.H1(column.name, className="unseen")]
-    content = [notice(column.problem)] if view is None else safely(lambda: TABS[view.state.tab].content(view), column.name)
+    content = [notice(column.problem)] if view is None else safely(lambda: TABS[view.state.tab].content(view), column.name, failed)
     return html.Section([*name, *content], id=f"column-{index}", className="column", **says(aria_label=column.name))
 
 
-def safely(make: Callable[[], Any], what: str) -> Any:
-    """What `make` gives; in place of a problem the reason, and of a failure a notice, whose cause goes to the log."""
+def safely(make: Callable[[], Any], what: str, failed: list[str]) -> Any:
+    """What `make` gives; in place of a problem the reason, of a failure a notice: its cause goes to the log, and `what` to `failed`."""
     try:
         return make()
     except TableProblem as problem:
         return [notice(str(problem))]
     except Exception:
         LOG.exception("showing %s", what)
+        failed.append(what)
         return [notice(FAILED, role="alert")]

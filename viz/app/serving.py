@@ -42,10 +42,10 @@ def serve(runs: Runs, *, host: str = "127.0.0.1", port: int = 8050, open_browser
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     try:
         columns = runs.columns()
-        from .sending import draw_first  # imported while the page loads (runs.py)
+        from .ahead import draw_ahead, step_ahead  # imported while the page loads (runs.py)
 
-        draw_first(columns)
-        answering.join()
+        draw_ahead(columns, runs.asked)
+        step_ahead(columns, runs.asked)
     except KeyboardInterrupt:
         pass
     finally:

@@ -37,11 +37,6 @@ def facets(source: Source) -> dict[str, list[str]]:
 
     A table that is missing or damaged has nothing to choose from; what needs it says so where it is shown.
     """
-    return {name: list(values) for name, values in _facets(source, *(stamp_of(source.run, name) for name in (*LARGE, "detection")))}
-
-
-@lru_cache(maxsize=16)
-def _facets(source: Source, *stamps: Stamp) -> tuple[tuple[str, tuple[str, ...]], ...]:
     found = _distinct(source, "answers", OF_ANSWERS) | _distinct(source, "prompts", OF_PROMPTS)
     found["model"] = theme.ordered(found["model"])
     found["condition"] = theme.ordered(found["condition"], ("unsteered", "steered"))
@@ -56,7 +51,7 @@ def _facets(source: Source, *stamps: Stamp) -> tuple[tuple[str, tuple[str, ...]]
         layers |= {layer for _, _, layer in drawn}
         spans = list(dict.fromkeys([*spans, *sorted({span for _, span, _ in drawn})]))
     found["layer"], found["span"] = [str(one) for one in sorted(layers)], spans
-    return tuple((name, tuple(values)) for name, values in found.items())
+    return found
 
 
 def _distinct(source: Source, name: str, columns: Sequence[str]) -> dict[str, list[str]]:

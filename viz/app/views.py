@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, quote, urlencode
 
-from .. import theme
 from .kept import Budget
 from .source import Source
 from .state import MOST_QUERY, MOST_TEXT, State, change
@@ -53,15 +52,15 @@ class Address:
 
 @dataclass(frozen=True)
 class View:
-    """One run beside others: its place among them, its name, its rows, what the URL asks, the paper it is drawn on, and how long that may
-    take."""
+    """One run beside others: its place among them, its name, its rows, what the URL asks, how long an answer may take, and the traces of
+    its figures by their names, as they are drawn."""
 
     index: int
     name: str
     source: Source
     address: Address
-    mode: theme.Mode = "light"
     budget: Budget = field(default_factory=lambda: Budget(math.inf))
+    traces: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> State:

@@ -84,13 +84,10 @@ def parted(points: pd.DataFrame) -> Parted | None:
 
 def ranked(x: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """AUROC of x under each row of weights [resample, point]; nan where a side has no weight."""
-    levels, at = np.unique(x, return_inverse=True)
-    sides = []
-    for side in (positive, ~positive):
-        there = np.zeros((len(levels), len(weights)))
-        np.add.at(there, at[side], weights[:, side].T)
-        sides.append(there)
-    above, below = sides
+    order = np.argsort(x, kind="stable")
+    starts = np.flatnonzero(np.diff(x[order], prepend=np.nan) != 0)  # of every value
+    ranked = weights.T[order].astype(float)
+    above, below = (np.add.reduceat(np.where(side[order, None], ranked, 0.0), starts) for side in (positive, ~positive))
     pairs = above.sum(0) * below.sum(0)
     right = (above * (below.cumsum(0) - below / 2)).sum(0)
     return np.divide(right, pairs, out=np.full(len(weights), math.nan), where=pairs > 0)

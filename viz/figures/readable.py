@@ -21,7 +21,7 @@ import re
 import pandas as pd
 
 from .. import theme
-from ..tables import ALL, TableProblem, complete, prefer
+from ..tables import ALL, TableProblem, complete, prefer, remembered
 
 WORDS_TELL = 0.75
 OF_THE_WHOLE = ("tfidf_thought", "thought_length")  # baselines that know the whole thought
@@ -55,6 +55,7 @@ def in_time(column: str) -> tuple[int, float, str]:
     return rank, float(number.group()) if number else 0.0, column
 
 
+@remembered
 def chosen(detection: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """Residual stream, label harmful, logistic probe, test split: of each the named one if it is there, else the first in the table.
 
@@ -80,6 +81,7 @@ def columns_in_time(rows: pd.DataFrame) -> list[str]:
     return sorted(dict.fromkeys(rows["column"]), key=in_time)
 
 
+@remembered
 def best_layers(detection: pd.DataFrame) -> pd.DataFrame:
     """One row per reading and column: the row at the best layer; `picked`: the split it was picked on; `score` there; `verdict`."""
     rows = chosen(detection).dropna(subset=["auroc"])

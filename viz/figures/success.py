@@ -10,10 +10,11 @@ from numbers import Real
 
 import pandas as pd
 
-from ..tables import ALL, beside, one_judge, rates, where
+from ..tables import ALL, beside, one_judge, rates, remembered, where
 from .readings import UNSTEERED, drawn, left_out, with_reading
 
 
+@remembered
 def judged(collapse: pd.DataFrame) -> pd.DataFrame:
     """The rows of every model and condition, but for controls."""
     return drawn(_of_all(collapse))
@@ -23,11 +24,13 @@ def _of_all(collapse: pd.DataFrame) -> pd.DataFrame:
     return one_judge(where(collapse, metric="attack_success", channel="answer"))
 
 
+@remembered
 def answers(collapse: pd.DataFrame) -> pd.DataFrame:
     """The rows of the models as they are, without steering."""
     return where(judged(collapse), condition=UNSTEERED)
 
 
+@remembered
 def by_model(rows: pd.DataFrame, key: str) -> pd.DataFrame:
     """One rate per model, condition and value of `key`, and one for all of them (key `all`); adds `reading`."""
     who = ["model", "condition"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
+from thoughtlens.viz.app.runs import Runs
+from thoughtlens.viz.app.sending import sent
+from thoughtlens.viz.app.views import Address
 from visits import SCRIPT, visiting
 
 HARMFUL, BENIGN = "made/000002", "made/000003"
@@ -27,6 +30,14 @@ def test_a_cell_sets_layer_and_span_everywhere(visit):
     visit.settled()
     assert visit.page.locator("#sheet-0-auroc_over_layers h3").inner_text() == "AUROC over layers at thought"
     assert visit.page.input_value("#set-span") == "thought" and visit.page.input_value("#set-layer") == "2"
+    marked = "selector => document.querySelector(selector).layout.shapes.filter((shape) => shape.line.width > 1).map((shape) => shape.x0)"
+    assert visit.page.evaluate(marked, visit.plot("auroc_over_layers")) == [2]
+    assert len(visit.page.evaluate(marked, visit.plot("auroc_by_layer_and_span"))) == 1
+    visit.click("auroc_by_layer_and_span", "probe", 4, 3)
+    visit.page.locator("#chip-layer b", has_text="3").wait_for()
+    assert visit.page.evaluate(marked, visit.plot("auroc_over_layers")) == [3]
+    visit.page.go_back()
+    visit.page.locator("#chip-layer b", has_text="2").wait_for()
     visit.tab("geometry")
     assert "thought, layer 2" in visit.page.locator("#sheet-0-points .note").inner_text()
     assert visit.page.locator("#set-layer-control .told").inner_text() == "2"
@@ -194,3 +205,11 @@ def test_the_keyboard_reaches_everything(visit):
     page.locator("#chip-layer").wait_for()
     assert asked(visit)["layer"] == "2" and page.evaluate("document.activeElement.id") == "reader-0-layer"
     assert page.evaluate("[...document.querySelectorAll('select, input')].every(e => e.labels.length === 1)")
+
+
+def test_traces_that_the_page_lost_are_sent_again(visit, made):
+    names = list(sent(Runs([made]).columns(), Address.read("tab=geometry"), "light")["traces"])
+    visit.open()
+    visit.page.evaluate("names => dash_clientside.set_props('there', { data: names })", names)  # the server counts on them
+    visit.tab("geometry")
+    assert visit.page.locator("#sheet-0-points .points path").count() > 10

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from thoughtlens.viz import sections, theme
-from thoughtlens.viz.app import document, drawing
+from thoughtlens.viz.app import document, drawing, sending
 from thoughtlens.viz.app.kept import Kept
 from thoughtlens.viz.app.runs import Runs
 from thoughtlens.viz.app.sending import sent
@@ -39,6 +39,7 @@ def test_a_figure_is_drawn_once_and_again_when_its_table_changes(made, columns, 
     real = drawing.draw
     monkeypatch.setattr(drawing, "draw", lambda figure, reading: drawn.append(reading) or real(figure, reading))
     monkeypatch.setattr(drawing, "KEPT", Kept(50))
+    monkeypatch.setattr(sending, "ANSWERS", Kept(5))
     page(columns, "tab=layers")
     first = len(drawn)
     page(columns, "tab=layers&layer=1")
@@ -52,6 +53,7 @@ def test_a_figure_is_drawn_once_and_again_when_its_table_changes(made, columns, 
 
 def test_an_answer_draws_what_it_has_time_for_and_the_next_one_goes_on(columns, monkeypatch):
     monkeypatch.setattr(drawing, "KEPT", Kept(50))
+    monkeypatch.setattr(sending, "ANSWERS", Kept(5))
     monkeypatch.setattr("thoughtlens.viz.app.sending.TAKES", 0.0)
     pending = []
     for _ in range(20):
@@ -71,6 +73,7 @@ def test_a_failure_is_told_plainly_and_goes_to_the_log(columns, monkeypatch, cap
     def broken(view):
         raise RuntimeError("florp at /secret/path")
 
+    monkeypatch.setattr(sending, "ANSWERS", Kept(5))
     monkeypatch.setitem(TABS, "steering", tab.Tab("Steering", broken))
     told = page(columns, "tab=steering")
     assert "This could not be shown" in told and "secret" not in told and "Traceback" not in told

@@ -45,7 +45,7 @@ class Visit:
     def settled(self) -> Visit:
         """When everything that was asked for is drawn."""
         self.page.locator("#columns").wait_for()
-        while self.page.evaluate("!!document.querySelector('.pending, .stale, .later') || thoughtlens.waiting() > 0"):
+        while self.page.evaluate("!!document.querySelector('.pending, .stale') || thoughtlens.waiting() > 0"):
             self.page.wait_for_timeout(20)
         return self
 

@@ -61,11 +61,18 @@
       prompt && { tab: "thoughts", prompt, left: condition === "unsteered" ? model : `${model} @ ${condition}` },
   };
 
-  // Dash leaves out the customdata of a cell of a heatmap; the cell is found by its place.
-  function carried(plot, point) {
+  // What a point carries; of a cell of a heatmap it is found by its place.
+  function carried(figure, point) {
     if (point.customdata !== undefined) return [point.customdata].flat();
-    const { x, y, customdata } = plot?.data?.[point.curveNumber] || {};
+    const { x, y, customdata } = figure.data[point.curveNumber];
     return customdata?.[[...(y || [])].indexOf(point.y)]?.[[...(x || [])].indexOf(point.x)];
+  }
+
+  // A click on a figure, followed by the link that it names.
+  function clicked(figure, point) {
+    const data = point && carried(figure, point);
+    const values = data && FOLLOWED[figure.dataset.link]?.(data);
+    if (values) patch(values);
   }
 
   // A slider stands where the page says, unless it is being moved.
@@ -87,19 +94,9 @@
     if (box && document.activeElement !== box) dash_clientside.set_props("filter-search", { value: asked.get("search") || "" });
   }
 
-  const thoughtlens = (window.thoughtlens = { filters, slides, then: "" });
+  const thoughtlens = Object.assign((window.thoughtlens ||= {}), { clicked, filters, slides, then: "" });
   window.dash_clientside = Object.assign(window.dash_clientside || {}, {
     address: {
-      // A click on a figure, followed by the link that its id names.
-      clicked() {
-        const { triggered, triggered_id: id } = dash_clientside.callback_context;
-        const point = triggered[0]?.value?.points?.[0];
-        const graph = point && document.getElementById(triggered[0].prop_id.replace(/\.clickData$/, ""));
-        const data = graph && carried(graph.querySelector(".js-plotly-plot"), point);
-        const values = data && FOLLOWED[id.link]?.(data);
-        if (values) patch(values);
-        return dash_clientside.no_update;
-      },
       arrived() {
         filters();
         return dash_clientside.no_update;

@@ -1,49 +1,49 @@
 // Puts what the server sent on the page: of all parts (app/parts.py) only what differs from what is there, so that a figure that did not
-// change is not drawn again, and the element with the focus stays.
+// change is not drawn again, and the element with the focus stays. Text becomes text, never markup.
 //
-// Figures in sight are drawn first, the others one at a time when the browser has nothing else to do, or when they come into sight; until
-// then their place is kept free, or they stand as they were. A figure that the server has not drawn yet stays dimmed where an older one is.
+// Dash would do it, too, a hundred times slower: it keeps a record of every element. What is written here stands in elements of its frame
+// (app/layout.py) that are empty as far as Dash knows, so it leaves them alone.
 (() => {
   let shown = {}; // every part as it was last put on the page
   let latest = {}; // every part as it was last sent
   let focused = "";
-  const drawn = new Map(); // part around a figure -> the figure as it was last drawn
 
   const isPart = (value) => value && typeof value === "object" && value.part;
-  const figureIn = (part) => part?.props.children?.type === "Graph" && part.props.children.part;
-  const free = (figure) => ({ type: "Div", namespace: "dash_html_components", props: { className: "later", style: figure.props.style } });
-  function whole(value, parts) {
-    if (Array.isArray(value)) return value.map((one) => whole(one, parts));
-    if (isPart(value)) {
-      const part = parts[value.part], figure = figureIn(part);
-      if (!figure) return whole(part, parts);
-      drawn.delete(value.part);
-      return { ...part, props: { ...part.props, children: free(parts[figure]) } };
-    }
-    if (!value || !value.props) return value;
-    return { ...value, props: { ...value.props, children: whole(value.props.children, parts) } };
-  }
   function nested(value, found = []) {
     if (Array.isArray(value)) value.forEach((one) => nested(one, found));
     else if (isPart(value)) found.push(value.part);
     else if (value && value.props) nested(value.props.children, found);
     return found;
   }
-  const written = (part) => Object.fromEntries(Object.entries(part.props).map(([name, value]) => [name, JSON.stringify(value)]));
 
-  function differing(before, now, part) {
-    const names = [...new Set([...Object.keys(before), ...Object.keys(now)])].filter((name) => before[name] !== now[name]);
-    return Object.fromEntries(names.map((name) => [name, part.props[name] ?? null]));
+  const ATTRIBUTE = { className: "class", htmlFor: "for" };
+  function put(element, name, value) {
+    const attribute = ATTRIBUTE[name] || name;
+    if (name === "style") Object.assign(element.style, value);
+    else if (value == null || value === false) element.removeAttribute(attribute);
+    else element.setAttribute(attribute, value === true ? "" : value);
   }
 
-  function settle(key, parts, before, now) {
-    const part = parts[key], changed = differing(before[key] || {}, now[key], part);
-    if ("children" in changed) {
-      drawn.delete(key);
-      changed.children = figureIn(part) ? free(parts[figureIn(part)]) : whole(part.props.children, parts);
-    }
-    if (Object.keys(changed).length) dash_clientside.set_props(part.props.id, changed);
-    if (!("children" in changed) && !figureIn(part)) nested(part.props.children).forEach((inner) => settle(inner, parts, before, now));
+  // The elements of a tree of parts and components.
+  function made(value, parts) {
+    if (value == null) return [];
+    if (Array.isArray(value)) return value.flatMap((one) => made(one, parts));
+    if (typeof value !== "object") return [String(value)];
+    const { type, props } = isPart(value) ? parts[value.part] : value;
+    const element = document.createElement(type);
+    for (const [name, told] of Object.entries(props)) if (name !== "children") put(element, name, told);
+    element.append(...made(props.children, parts));
+    return [element];
+  }
+
+  const written = (part) => Object.fromEntries(Object.entries(part.props).map(([name, value]) => [name, JSON.stringify(value)]));
+  function settle(key, parts, now) {
+    const part = parts[key], before = shown[key] || {}, names = new Set([...Object.keys(before), ...Object.keys(now[key])]);
+    const changed = [...names].filter((name) => before[name] !== now[key][name]);
+    const element = document.getElementById(part.props.id);
+    for (const name of changed) if (name !== "children") put(element, name, part.props[name]);
+    if (changed.includes("children")) element.replaceChildren(...made(part.props.children, parts));
+    else nested(part.props.children).forEach((inner) => settle(inner, parts, now));
   }
 
   // Where the server is still drawing, what stood there stays, dimmed.
@@ -60,37 +60,17 @@
     }
   }
 
-  const waiting = () => Object.keys(latest).filter((key) => figureIn(latest[key]) && drawn.get(key) !== latest[figureIn(latest[key])]);
-  function distance(key) {
-    const box = document.getElementById(key)?.getBoundingClientRect();
-    return box ? Math.max(0, box.top - innerHeight, -box.bottom) : NaN;
+  // Tokens of a text: white space, word, classes and title of each.
+  function fillTokens() {
+    for (const text of document.querySelectorAll("[data-tokens]")) {
+      if (text.filled === text.dataset.tokens) continue;
+      text.filled = text.dataset.tokens;
+      const span = (textContent, className, title) => Object.assign(document.createElement("span"), { textContent, className, title });
+      text.replaceChildren(...JSON.parse(text.filled).flatMap(([before, word, ...told]) => [before, word && span(word, ...told)].filter(Boolean)));
+    }
   }
-  function draw(key) {
-    const figure = latest[figureIn(latest[key])], before = drawn.get(key);
-    const changed = before && differing(written(before), written(figure), figure);
-    drawn.set(key, figure);
-    if (!before) dash_clientside.set_props(latest[key].props.id, { children: figure });
-    else if (Object.keys(changed).length) dash_clientside.set_props(figure.props.id, changed);
-  }
-
-  const whenIdle = window.requestIdleCallback || ((act) => setTimeout(act, 50));
-  let asked = false;
-  function drawInSight() {
-    if (!window.Plotly) return; // comes (layout.py); a figure before it would fetch another
-    for (const key of waiting()) if (distance(key) === 0) draw(key);
-    if (asked || !waiting().length) return;
-    asked = true;
-    whenIdle(() => {
-      asked = false;
-      const [next] = waiting().filter((key) => distance(key) >= 0).sort((one, other) => distance(one) - distance(other));
-      if (next) draw(next);
-      requestAnimationFrame(drawInSight);
-    });
-  }
-  for (const kind of ["scroll", "resize"]) addEventListener(kind, () => requestAnimationFrame(drawInSight), { passive: true, capture: true });
 
   function keepPlace(tabChanged) {
-    thoughtlens.slides();
     const tabs = document.getElementById("tabs");
     const { offsetLeft: left, offsetWidth: width } = tabs.querySelector("[aria-selected=true]");
     if (left < tabs.scrollLeft || left + width > tabs.scrollLeft + tabs.clientWidth) tabs.scrollLeft = left - 20;
@@ -106,25 +86,27 @@
   document.addEventListener("focusin", (event) => (focused = event.target.id));
   document.addEventListener("pointerdown", () => (focused = ""));
 
-  document.getElementById("plotlyjs").addEventListener("load", drawInSight);
+  function apply(sent) {
+    const tab = shown.tabs?.["data-tab"], again = () => dash_clientside.set_props("again", { data: Date.now() });
+    if (!thoughtlens.keepTraces(sent)) return again();
+    keepOld(sent.parts);
+    const now = Object.fromEntries(Object.entries(sent.parts).map(([key, part]) => [key, written(part)]));
+    const choices = (parts) => parts["filter-choices"]?.children, fresh = choices(shown) !== choices(now);
+    for (const key of sent.roots) settle(key, sent.parts, now);
+    document.title = sent.title;
+    [shown, latest] = [now, sent.parts];
+    if (sent.pending) again();
+    fillTokens();
+    thoughtlens.slides();
+    if (fresh) thoughtlens.filters();
+    keepPlace(tab !== undefined && tab !== now.tabs["data-tab"]);
+    thoughtlens.drawInSight();
+  }
 
-  thoughtlens.waiting = () => waiting().length;
   window.dash_clientside = Object.assign(window.dash_clientside || {}, {
     parts: {
       apply(sent) {
-        if (!sent) return dash_clientside.no_update;
-        keepOld(sent.parts);
-        const now = Object.fromEntries(Object.entries(sent.parts).map(([key, part]) => [key, written(part)]));
-        const tab = shown.tabs?.["data-tab"];
-        for (const key of sent.roots) settle(key, sent.parts, shown, now);
-        document.title = sent.title;
-        [shown, latest] = [now, sent.parts];
-        if (sent.pending) dash_clientside.set_props("again", { data: Date.now() });
-        requestAnimationFrame(() => {
-          if (!tab) thoughtlens.filters();
-          keepPlace(tab !== undefined && tab !== now.tabs["data-tab"]);
-          drawInSight();
-        });
+        if (sent) apply(sent);
         return dash_clientside.no_update;
       },
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from dash.development.base_component import Component
@@ -21,7 +22,7 @@ from ..views import View
 from .tab import BY_KEY, title
 
 HIDDEN = "(hidden)"
-MOST_DRAWN = 800  # points that a click draws in a moment; the reading is of all that the source gives
+MOST_DRAWN = 500  # points that a click draws in a moment; the reading is of all that the source gives
 READINGS: Kept[str] = Kept(32)
 METHODS = {"pca": "PCA", "lda": "LDA"}
 CLICK = "a click opens the thought"
@@ -84,9 +85,11 @@ def _points(view: View) -> Sketch:
         if not state.shown:
             found["text"] = found["text"].mask(found["harmful"].map(is_harmful).astype(bool), HIDDEN)
         read_from = view.source, replace(state, color="harmful", shown=False, prompt="", page=0), stamps(view.source.run, *tables)
-        reading = READINGS.get(read_from) or READINGS.put(read_from, read_points(found))
         drawn = found.head(MOST_DRAWN)  # sorted by a hash of the prompt: the same prompts of every model
         sample = f" Drawn are {len(drawn):,} of {found.attrs['of']:,} points, the same prompts of every model."
-        return draw(point_map(drawn, color=state.color), reading + (sample if len(drawn) < found.attrs["of"] else ""))
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(lambda: READINGS.get(read_from) or READINGS.put(read_from, read_points(found)))
+            figure = point_map(drawn, color=state.color)
+        return draw(figure, reading.result() + (sample if len(drawn) < found.attrs["of"] else ""))
 
     return Sketch(("points", state), tables, make, kept=False)
