@@ -122,6 +122,7 @@ class Click:
     act      does it for the time of that number
     again    goes back to `start` before every time
     pauses   acts only when nothing more is typed or dragged for a moment
+    new      every time shows figures that were not there
     """
 
     name: str
@@ -129,6 +130,7 @@ class Click:
     act: Callable[[Page, int], None]
     again: bool = False
     pauses: bool = False
+    new: bool = False
 
 
 def tabs(page: Page, number: int) -> None:
@@ -185,9 +187,9 @@ def slide(selector: str) -> Callable[[Page, int], None]:
 def clicks(words: Sequence[str], prompt: str) -> tuple[Click, ...]:
     """What is timed. words: to search for; prompt: one whose tokens were read."""
     return (
-        Click("tab", "", tabs),
+        Click("tab", "", tabs, new=True),
         Click("cell of the heatmap", "tab=layers", on_figure(".plot.cell", "number")),
-        Click("filter by category", "", choose("#filter-category")),
+        Click("filter by category", "", choose("#filter-category"), new=True),
         Click("point, its thought opens", "tab=geometry", on_figure(".plot.point", "string"), again=True),
         Click("search", "tab=thoughts", write("#filter-search", words), pauses=True),
         Click("slider of layers, points", "tab=geometry", slide("input[type=range]"), pauses=True),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import source as rows
-from .kept import Kept, stamps
 from .runs import Folder
 
 LOG = logging.getLogger(__name__)
-Facets = Mapping[str, Sequence[str]]
-FACETS: Kept[Facets] = Kept(16)
 
 
 @dataclass(frozen=True)
@@ -28,21 +25,12 @@ def open_columns(folders: Sequence[Folder]) -> list[Column]:
     return [Column(one.name, None if one.problem else rows.Source.open(one.path), one.problem) for one in folders]
 
 
-def facets_of(column: Column) -> Facets:
+def facets_of(column: Column) -> rows.Facets:
     """What there is to choose from in a run; nothing where it cannot be read, as each figure says why itself."""
     if column.source is None:
         return {}
     try:
-        return FACETS.get(_key(column)) or FACETS.put(_key(column), rows.facets(column.source))
+        return rows.facets(column.source)
     except Exception:
         LOG.exception("reading what there is to choose from in %s", column.name)
         return {}
-
-
-def facets_known(column: Column) -> bool:
-    """Whether they need not be read."""
-    return column.source is None or FACETS.get(_key(column)) is not None
-
-
-def _key(column: Column) -> Hashable:
-    return column.source, column.source and stamps(column.source.run, *rows.LARGE, "detection")

@@ -45,6 +45,10 @@ class Asked(Generic[Value]):
             self._when, self._what = time.monotonic(), [what]
             self._more.notify_all()
 
+    def noticed(self) -> None:
+        """Something else was asked for."""
+        self._when = time.monotonic()
+
     def quiet(self, seconds: float) -> None:
         """Waits until nothing was asked for so many seconds."""
         while (left := self._when + seconds - time.monotonic()) > 0:

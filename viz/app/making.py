@@ -34,5 +34,6 @@ def make_app(runs: Runs, *, host: str = "127.0.0.1") -> Dash:
     link(app, runs)
     serve_pictures(app, runs)
     serve_scripts(app)
+    app.server.before_request(runs.asked.noticed)
     secure(app, host)
     return app

@@ -15,7 +15,8 @@ from dash.development.base_component import Component
 
 from .. import theme
 from ..tables import TableProblem
-from .columns import Column, facets_known, facets_of
+from . import source as rows
+from .columns import Column, facets_of
 from .document import TITLE
 from .filters import CHOICES, chips, choices, count_known, counted
 from .kept import Budget, Kept, folder_stamp
@@ -103,7 +104,7 @@ def _tabs(view: View) -> Component:
 
 def _filters(columns: Sequence[Column], budget: Budget) -> Component:
     """What there is to choose from; at the start the first figure comes before it."""
-    if all(facets_known(column) for column in columns) or budget.allows():
+    if all(column.source is None or rows.facets_known(column.source) for column in columns) or budget.allows():
         return choices([facets_of(column) for column in columns])
     return html.Div(id=CHOICES, **says(data_pending="filters"))
 

@@ -7,7 +7,7 @@ types is bound as a value; names of tables and columns come from the lists below
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -20,6 +20,7 @@ from ..tables import ALL, COLUMNS, MADE_BY, TableProblem, read_table, wilson
 from .connection import LARGE as LARGE
 from .connection import Source as Source
 from .connection import Stamp, columns_of, query, stamp_of
+from .kept import Kept
 from .state import State, change, filters
 
 OF_PROMPTS = ("benchmark", "attack", "category")
@@ -28,15 +29,30 @@ MOST_POINTS, MOST_BYTES, BLOCK = 5000, 8 * 2**20, 1000
 THRESHOLD = 4.0
 TOKENS = ("position", "kind", "token", "step", "score", "fired")
 HARMFUL = "p.harmful AND (p.split = 'test' OR NOT coalesce((SELECT bool_or(split = 'test') FROM read_parquet($prompts)), false))"
+Facets = Mapping[str, Sequence[str]]
+FACETS: Kept[Facets] = Kept(16)
 ANSWERS, PROMPTS = "read_parquet($answers) a", "read_parquet($prompts) p"
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF87a": "image/gif", b"GIF89a": "image/gif"}
 
 
-def facets(source: Source) -> dict[str, list[str]]:
+def facets(source: Source) -> Facets:
     """What there is to choose from: model, condition, benchmark, attack, category, verdict, layer, span. Layers in numbers' order.
 
     A table that is missing or damaged has nothing to choose from; what needs it says so where it is shown.
     """
+    return FACETS.get(_facets_key(source)) or FACETS.put(_facets_key(source), _facets(source))
+
+
+def facets_known(source: Source) -> bool:
+    """Whether they need not be read."""
+    return FACETS.get(_facets_key(source)) is not None
+
+
+def _facets_key(source: Source) -> Hashable:
+    return source, *(stamp_of(source.run, name) for name in (*LARGE, "detection"))
+
+
+def _facets(source: Source) -> Facets:
     found = _distinct(source, "answers", OF_ANSWERS) | _distinct(source, "prompts", OF_PROMPTS)
     found["model"] = theme.ordered(found["model"])
     found["condition"] = theme.ordered(found["condition"], ("unsteered", "steered"))

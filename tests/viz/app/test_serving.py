@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 import pytest
 from thoughtlens.viz.app import Runs, serve, serving
@@ -37,17 +37,22 @@ def test_what_is_no_run_is_told(tmp_path):
 
 
 def test_serve_prints_the_address_opens_it_and_stops_when_interrupted(made, monkeypatch, capsys):
-    looked = []
+    opened, looked = threading.Event(), []
 
     def look(address: str) -> None:
         looked.append((address, urllib.request.urlopen(address, timeout=10).status))
-        _thread.interrupt_main()
+        opened.set()
+
+    def until_opened(columns, asked) -> None:
+        assert opened.wait(20)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(serving.webbrowser, "open", look)
+    monkeypatch.setattr("thoughtlens.viz.app.ahead.draw_ahead", until_opened)
     serve(Runs([made]), port=0)
     address, status = looked[0]
     assert status == 200 and address in capsys.readouterr().out
-    with pytest.raises(URLError):
+    with pytest.raises(OSError):
         urllib.request.urlopen(address, timeout=10)
 
 
