@@ -83,7 +83,7 @@ def test_every_point_is_its_row_in_the_panel_of_its_model(three):
     panels = {trace.yaxis: {told[1] for told in trace.customdata} for trace in figure.data}
     assert list(panels.values()) == [{"base"}, {"reasoning"}, {SCRIPT}]
     assert sum(trace.showlegend for trace in figure.data) == len({trace.legendgroup for trace in figure.data})
-    assert figure.layout.xaxis3.title.text == "harmful direction (AUROC .90, all models and attacks together)"
+    assert figure.layout.xaxis3.title.text == "harmful direction (AUROC .90 over all models)"
 
 
 def test_the_default_is_the_moment_of_most_models_and_the_deepest_layer(three):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Sequence
 
 from .columns import Column, facets_of
@@ -22,11 +21,7 @@ AT_ONCE = 0.0  # one figure an answer, the others by the next
 
 def draw_ahead(columns: Sequence[Column], asked: Asked[str]) -> None:
     """What the app starts with at once; when there is time what the other tabs start with, every span over layers, and the rates of every
-    category and attack.
-
-    What there is to choose from is read meanwhile.
-    """
-    threading.Thread(target=lambda: [facets_of(column) for column in columns], daemon=True).start()
+    category and attack."""
     while answer(columns, Address(), AT_ONCE).pending:
         pass
     for state in _likely(columns):

@@ -78,7 +78,7 @@ def _answer(columns: Sequence[Column], address: Address, takes: float) -> Answer
     budget, traces, failed = Budget(takes), dict[str, str](), list[str]()
     open_ones = [(index, column, column.source) for index, column in enumerate(columns)]
     views = [View(index, column.name, source, address, budget, traces) for index, column, source in open_ones if source is not None]
-    panel = _panel(columns, views, failed)  # first: what is read beside it is there by then (draw_ahead)
+    panel = _panel(columns, views, failed)  # first, as the budget is for figures
     parts = parts_of(_tabs(views[0]), _filters(columns, budget), *_chosen(views, failed, budget), panel)
     names = " · ".join(column.name for column in columns)
     pending = any("data-pending" in part["props"] for part in parts["parts"].values())

@@ -89,9 +89,13 @@ def matching(source: Source, state: State, *, limit: int = 50) -> tuple[pd.DataF
     The search is a substring of text, goal, thought or answer, upper and lower case alike; `%` and `_` mean themselves. Sorted by prompt,
     model, condition.
     """
-    first = limit * state.page
     stamps = tuple(stamp_of(source.run, name) for name in ("answers", "prompts"))
-    chosen = change(State(), **filters(state), search=state.search)
+    return _page(source, change(State(), **filters(state), search=state.search), state.page, limit, *stamps)
+
+
+@lru_cache(maxsize=32)
+def _page(source: Source, chosen: State, page: int, limit: int, *stamps: Stamp) -> tuple[pd.DataFrame, int]:
+    first = limit * page
     blocks = [_kept(source, chosen, block, *stamps) for block in range(first // BLOCK, max(first, first + limit - 1) // BLOCK + 1)]
     keys = pd.concat([block for block, _ in blocks], ignore_index=True).iloc[first % BLOCK :].head(limit)
     sql = f"SELECT a.*, p.* EXCLUDE (prompt_id) FROM {ANSWERS} JOIN {PROMPTS} USING (prompt_id) WHERE a.prompt_id = ANY($ids::VARCHAR[])"

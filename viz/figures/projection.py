@@ -210,6 +210,6 @@ def rounded(values: pd.Series) -> list[float | None]:
 def axis_titles(row: pd.Series) -> tuple[str, str]:
     """What the axes are, with the share of variance or the AUROC that the table gives."""
     if row["method"] == "lda":
-        return f"harmful direction (AUROC {theme.auroc(row['share_x'])}, all models and attacks together)", "largest variance beside it"
+        return f"harmful direction (AUROC {theme.auroc(row['share_x'])} over all models)", "largest variance beside it"
     x, y = (f"component {n} ({theme.percent(row[f'share_{axis}'])} of variance)" for n, axis in enumerate("xy", 1))
     return x, y

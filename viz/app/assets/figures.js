@@ -59,9 +59,8 @@
       }
     const first = waiting().find((figure) => distance(figure) === 0);
     if (first) {
-      draw(first);
       setTimeout(drawInSight); // so that each is seen when it is there
-      return;
+      return draw(first);
     }
     if (later || !waiting().length) return;
     later = true;

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
-import pandas as pd
 from dash import html
 from dash.development.base_component import Component
 
@@ -37,18 +40,19 @@ def _list(view: View) -> Component:
     if found.empty:
         told = "No answer matches. Take a filter back." if not count else "This page is past the last one."
         return html.Div([notice(told), *_pages(view, count)], id=place)
-    entries = [_entry(view, group) for _, group in found.groupby("prompt_id", sort=False)]
+    answers = groupby(found.to_dict("records"), key=itemgetter("prompt_id"))
+    entries = [_entry(view, list(group)) for _, group in answers]
     return html.Div([html.Ul(entries, className="prompts"), *_pages(view, count)], id=place, className="listed")
 
 
-def _entry(view: View, answers: pd.DataFrame) -> Component:
+def _entry(view: View, answers: Sequence[Mapping[Hashable, Any]]) -> Component:
     """A prompt with the verdicts on its answers."""
-    first = answers.iloc[0]
+    first = answers[0]
     prompt, harmful = str(first["prompt_id"]), is_harmful(first["harmful"])
     text = str(first["text"])
     text = text if len(text) <= MOST_TEXT else text[:MOST_TEXT].rsplit(" ", 1)[0] + " …"
-    models = theme.ordered(answers["model"].astype(str).tolist())
-    order = sorted(answers.to_dict("records"), key=lambda row: (models.index(str(row["model"])), row["condition"] != "unsteered"))
+    models = theme.ordered([str(row["model"]) for row in answers])
+    order = sorted(answers, key=lambda row: (models.index(str(row["model"])), row["condition"] != "unsteered"))
     verdicts = [
         part
         for row in order
