@@ -6,7 +6,9 @@ as long to get ready as Python does, and both can do it at the same time.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,9 @@ from .kept import Asked
 
 if TYPE_CHECKING:
     from .columns import Column
+
+LOG = logging.getLogger(__name__)
+LOOK = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Folder:
 class Runs:
     """Threads may share it.
 
-    prepare  brings a run up to date before it is opened
+    prepare  brings a run up to date, quickly where it is: before it is opened, and every few seconds while it is looked at
     asked    the addresses that the page asks for
 
     FileNotFoundError where none of them is a run folder; one that is none beside others is told in its column.
@@ -39,22 +44,32 @@ class Runs:
     def __init__(self, paths: Sequence[Path], prepare: Callable[[Path], None] = lambda run: None) -> None:
         self.folders, self._prepare = _folders(paths), prepare
         self.asked = Asked[str]()
-        self._opening, self._columns = threading.Lock(), list["Column"]()
+        self._opening, self._looked, self._columns = threading.Lock(), 0.0, list["Column"]()
 
     @property
     def names(self) -> list[str]:
         return [folder.name for folder in self.folders]
 
     def columns(self) -> Sequence[Column]:
+        """The runs as they are now: what was written to them since is brought in every few seconds."""
         with self._opening:
             if not self._columns:
                 from .columns import open_columns
 
-                for folder in self.folders:
-                    if not folder.problem:
-                        self._prepare(folder.path)
+                self._bring_up_to_date()
                 self._columns = open_columns(self.folders)
+            elif time.monotonic() - self._looked > LOOK:
+                try:
+                    self._bring_up_to_date()
+                except Exception:  # half a line, perhaps, of who is writing it; the run is shown as it was
+                    LOG.exception("reading again what %s is made from", ", ".join(self.names))
             return self._columns
+
+    def _bring_up_to_date(self) -> None:
+        self._looked = time.monotonic()
+        for folder in self.folders:
+            if not folder.problem:
+                self._prepare(folder.path)
 
 
 def _folders(paths: Sequence[Path]) -> list[Folder]:
