@@ -35,9 +35,9 @@ COUNTED: Kept[int] = Kept(256)
 def chooser(key: str, label: str, options: Sequence[tuple[str, str]], chosen: str = "", *, of: str = "set") -> Component:
     """A labelled choice that writes `key` of the URL; options are (value, text)."""
     name = f"{of}-{key}"
-    choices = [html.Option(text, value=value, selected=True if value == chosen else None) for value, text in options]
+    choices = [html.Option(text, value=value) for value, text in options]
     return html.Div(
-        [html.Label(label, htmlFor=name), html.Select(choices, id=name, **says(data_key=key))],
+        [html.Label(label, htmlFor=name), html.Select(choices, id=name, **says(data_key=key, data_chosen=chosen))],
         className="control",
         id=f"{name}-control",
     )
@@ -52,7 +52,7 @@ def slider(key: str, label: str, values: Sequence[int], chosen: int, *, of: str 
     rail = says(data_input=name, data_at=str(values.index(chosen)))
     return html.Div(
         [
-            html.Label([label, " ", html.Span(str(chosen), className="told")], htmlFor=name),
+            html.Label([label, " ", html.Span(str(chosen), className="told", id=f"{name}-told")], htmlFor=name),
             html.Div(className="rail", id=f"{name}-rail", **rail),
             html.Span([html.Span(str(values[0])), html.Span(str(values[-1]))], className="ends", **says(aria_hidden="true")),
         ],

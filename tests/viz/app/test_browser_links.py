@@ -213,3 +213,26 @@ def test_traces_that_the_page_lost_are_sent_again(visit, made):
     visit.page.evaluate("names => dash_clientside.set_props('there', { data: names })", names)  # the server counts on them
     visit.tab("geometry")
     assert visit.page.locator("#sheet-0-points .points path").count() > 10
+
+
+def test_a_slider_that_is_dragged_and_a_list_with_the_focus_stay_the_same_elements(visit):
+    visit.open("tab=geometry&layer=0")
+    box = visit.page.locator("#set-layer").bounding_box()
+    visit.page.evaluate("window.kept = ['set-layer', 'set-color'].map((id) => document.getElementById(id))")
+    places = [box["x"] + box["width"] * share for share in (0.02, 0.34, 0.66)]
+    visit.page.mouse.move(places[0], box["y"] + box["height"] / 2)
+    visit.page.mouse.down()
+    for layer, place in enumerate(places[1:], 1):
+        visit.page.mouse.move(place, box["y"] + box["height"] / 2, steps=4)
+        visit.page.locator("#chip-layer b", has_text=str(layer)).wait_for()
+        visit.settled()
+        assert asked(visit)["layer"] == str(layer) == visit.page.locator("#set-layer-told").inner_text()
+    visit.page.mouse.up()
+    visit.page.focus("#set-color")
+    visit.page.keyboard.press("ArrowDown")
+    visit.page.locator("#set-color[data-chosen=verdict]").wait_for()
+    assert visit.page.evaluate("window.kept.every((one) => one.isConnected)")
+    assert visit.page.evaluate("document.activeElement.id") == "set-color" and visit.page.input_value("#set-color") == "verdict"
+    visit.page.go_back()
+    visit.page.locator("#set-color[data-chosen=harmful]").wait_for()
+    assert visit.page.input_value("#set-color") == "harmful"

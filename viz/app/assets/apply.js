@@ -24,6 +24,11 @@
     else element.setAttribute(attribute, value === true ? "" : value);
   }
 
+  // A list stands at what is chosen, and stays the same list, so that keys and the mouse can go on.
+  function choose(element) {
+    if ("chosen" in element.dataset) element.value = element.dataset.chosen;
+  }
+
   // The elements of a tree of parts and components.
   function made(value, parts) {
     if (value == null) return [];
@@ -33,6 +38,7 @@
     const element = document.createElement(type);
     for (const [name, told] of Object.entries(props)) if (name !== "children") put(element, name, told);
     element.append(...made(props.children, parts));
+    choose(element);
     return [element];
   }
 
@@ -44,6 +50,7 @@
     for (const name of changed) if (name !== "children") put(element, name, part.props[name]);
     if (changed.includes("children")) element.replaceChildren(...made(part.props.children, parts));
     else nested(part.props.children).forEach((inner) => settle(inner, parts, now));
+    if (changed.length) choose(element);
   }
 
   // Where the server is still drawing, what stood there stays, dimmed.
