@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from .columns import Column, facets_of
 from .kept import Asked
 from .sending import Answer, answer, answer_ahead
-from .state import State
+from .state import State, change
 from .tabs import TABS
 from .views import Address
 
@@ -22,12 +22,15 @@ AT_ONCE = 0.0  # one figure an answer, the others by the next
 def draw_ahead(columns: Sequence[Column], asked: Asked[str]) -> None:
     """What the app starts with at once; when there is time what the other tabs start with, every span over layers, and the rates of every
     category and attack."""
-    while answer(columns, Address(), AT_ONCE).pending:
-        pass
-    for state in _likely(columns):
-        asked.quiet(REST)
-        while answer(columns, Address(state), AT_ONCE).pending:
+    try:
+        while answer(columns, Address(), AT_ONCE).pending:
+            pass  # each answer draws one figure more
+        for state in _likely(columns):
             asked.quiet(REST)
+            while answer(columns, Address(state), AT_ONCE).pending:
+                asked.quiet(REST)
+    except Exception:  # the app goes on; who asks is told what is wrong
+        LOG.exception("drawing ahead")
 
 
 def _likely(columns: Sequence[Column]) -> list[State]:
@@ -37,7 +40,7 @@ def _likely(columns: Sequence[Column]) -> list[State]:
         list(dict.fromkeys(value for one in found for value in one.get(name, ())))[:MOST] for name in ("span", "category", "attack")
     )
     return [
-        *(State(tab=tab) for tab in TABS),  # type: ignore[arg-type]
+        *(change(State(), tab=tab) for tab in TABS),
         *(State(tab="layers", span=span) for span in spans),
         *(State(category=category) for category in categories),
         *(State(attack=attack) for attack in attacks),

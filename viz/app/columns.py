@@ -33,4 +33,4 @@ def facets_of(column: Column) -> rows.Facets:
         return rows.facets(column.source)
     except Exception:
         LOG.exception("reading what there is to choose from in %s", column.name)
-        return {}
+        return rows.FACETS.put(rows.facets_key(column.source), {})  # not again until a table changes

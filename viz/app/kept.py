@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -86,11 +86,19 @@ class Budget:
 
 def stamps(run: Path, *tables: str) -> tuple[int, ...]:
     """Changes when one of the tables does; 0 for one that is not there."""
-    paths = [run / "tables" / f"{name}.parquet" for name in tables]
-    return tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in paths)
+    return tuple((_stat(run / "tables" / f"{name}.parquet") or (0, 0))[0] for name in tables)
 
 
 def folder_stamp(run: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file of the run or one of its tables does."""
-    files = [one for folder in (run, run / "tables") if folder.is_dir() for one in os.scandir(folder) if one.is_file()]
-    return tuple(sorted((one.path, one.stat().st_mtime_ns, one.stat().st_size) for one in files))
+    paths = [path for folder in (run, run / "tables") if folder.is_dir() for path in sorted(folder.iterdir())]
+    return tuple((str(path), *found) for path in paths if (found := _stat(path)))
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    """Time and size of a file; None where there is none, or none any more: tables are replaced while they are looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size) if S_ISREG(found.st_mode) else None

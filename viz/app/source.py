@@ -40,15 +40,16 @@ def facets(source: Source) -> Facets:
 
     A table that is missing or damaged has nothing to choose from; what needs it says so where it is shown.
     """
-    return FACETS.get(_facets_key(source)) or FACETS.put(_facets_key(source), _facets(source))
+    known = FACETS.get(facets_key(source))
+    return FACETS.put(facets_key(source), _facets(source)) if known is None else known
 
 
 def facets_known(source: Source) -> bool:
     """Whether they need not be read."""
-    return FACETS.get(_facets_key(source)) is not None
+    return FACETS.get(facets_key(source)) is not None
 
 
-def _facets_key(source: Source) -> Hashable:
+def facets_key(source: Source) -> Hashable:
     return source, *(stamp_of(source.run, name) for name in (*LARGE, "detection"))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
-from thoughtlens.viz.app import ahead, drawing, sending
+from thoughtlens.viz.app import ahead, drawing, sending, source
 from thoughtlens.viz.app.kept import Asked, Kept, folder_stamp
 from thoughtlens.viz.app.runs import Runs
 from thoughtlens.viz.app.views import Address
@@ -150,3 +151,28 @@ def test_the_stamp_of_a_folder_changes_with_every_file(tmp_path):
         path.write_text("longer")
         stamps.append(folder_stamp(tmp_path))
     assert len(set(stamps)) == 5
+
+
+def test_files_that_go_while_they_are_looked_at_are_as_if_they_had_not_been_there(tmp_path, monkeypatch):
+    (tmp_path / "tables").mkdir()
+    before, listed = folder_stamp(tmp_path), Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [*listed(folder), folder / "gone"])
+    assert folder_stamp(tmp_path) == before
+
+
+def test_what_cannot_be_read_is_tried_once_and_nothing_waits_for_it(columns, monkeypatch, caplog):
+    monkeypatch.setattr(source, "FACETS", Kept(4))
+    monkeypatch.setattr(source, "_facets", lambda run: 1 / 0)
+    monkeypatch.setattr(sending, "count_known", lambda views: False)
+    for _ in range(20):
+        if not sending.answer(columns, Address(), 0.0).pending:
+            break
+    else:
+        pytest.fail("something is pending for ever")
+    assert caplog.text.count("reading what there is to choose from") == 1
+
+
+def test_the_app_goes_on_where_drawing_ahead_fails(columns, monkeypatch, caplog):
+    monkeypatch.setattr(ahead, "_likely", lambda columns: 1 / 0)
+    ahead.draw_ahead(columns, Asked())
+    assert "drawing ahead" in caplog.text
